@@ -174,6 +174,9 @@ class OutlierFilter:
             thresholds = fewest_mistakes(distribution)
         else:
             thresholds = intercepts(dark_tail, hot_tail)
+        pixels = FittedPixels.of(counts, scale, distribution, doubts_of_counts(counts))
+        if not isinstance(movie, np.ndarray):  # beside which its sum is small
+            pixels.pack()
         unfinished = cls(
             options=options,
             thresholds=thresholds,
@@ -187,7 +190,7 @@ class OutlierFilter:
             distribution=distribution,
             dark_tail=dark_tail,
             hot_tail=hot_tail,
-            _pixels=FittedPixels.of(counts, scale, distribution),
+            _pixels=pixels,
         )
         return unfinished._with(thresholds)
 
@@ -272,7 +275,7 @@ class OutlierFilter:
         `ValueError` if this was rebuilt from a description.
         """
         pixels = self._known()
-        image = pixels.sigma.astype(np.float32)[pixels.scale.codes]
+        image = pixels.sigma.astype(np.float32)[pixels.codes()]
         image.reshape(-1)[pixels.counts.defects] = np.nan
         return image
 
@@ -326,10 +329,12 @@ class OutlierFilter:
         n_dark, n_hot = pixels.numbers(thresholds)
         false_hot = float(pixels.counts.n_usable * scipy.special.ndtr(-thresholds.hot))
         false_dark = float(pixels.counts.n_usable * scipy.special.ndtr(thresholds.dark))
-        doubts = doubts_of_counts(pixels.counts)
+        doubts = pixels.doubts
         if self.distribution is not None and self.options.model == "poisson":
             numbers = n_dark + n_hot, false_dark + false_hot
-            doubts += doubts_of_fit(pixels.counts, pixels.scale, self.distribution.width, *numbers)
+            doubts = doubts + doubts_of_fit(
+                pixels.counts, pixels.scale, self.distribution.width, *numbers
+            )
         return replace(
             self, thresholds=thresholds, n_hot=n_hot, n_dark=n_dark, false_hot=false_hot,
             false_dark=false_dark, warnings=tuple(doubts),

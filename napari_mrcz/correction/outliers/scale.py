@@ -83,6 +83,7 @@ _BRIGHT_BESIDE = 3
 _MOST_ENTRIES = 2**20
 
 Codes = npt.NDArray[np.uint16]
+Indices = npt.NDArray[np.unsignedinteger[Any]]
 Image = npt.NDArray[Any]
 Values = npt.NDArray[np.float64]
 
@@ -91,7 +92,8 @@ Values = npt.NDArray[np.float64]
 class PixelScale:
     """The place of every pixel on a scale."""
 
-    codes: Codes  # (y, x): place of each pixel, in steps; of defects without meaning
+    # (y, x): place of each pixel, in steps; of defects without meaning; None if they were dropped
+    codes: Codes | Any
     places: Values  # (k,): of each code, ascending: electrons ("normal") or deviates ("poisson")
     n_pixels: npt.NDArray[np.int64]  # (k,): pixels with each code, defects left out
     counted: slice  # Codes within the range of the histogram
@@ -109,6 +111,18 @@ class PixelScale:
     empty: tuple[int, int] = (0, 0)
     n_spots: int = 0  # Spots of diffraction, which are not outliers
     structured: float = 0.0  # Part of the image that has lattice fringes
+    # "poisson": pixels that were judged by more than their neighbours, by flat index, and their codes
+    judged: tuple[Indices, Codes] | None = None
+
+    def codes_again(self, counts: SummedCounts) -> Codes:
+        """Compute the codes anew from the sum."""
+        codes: Codes
+        if self.judged is None:
+            codes = normal_scale(counts).codes
+        else:
+            codes = _beside_neighbours(counts)[0]
+            codes.reshape(-1)[self.judged[0]] = self.judged[1]
+        return codes
 
     def sides(self, first: int, last: int) -> npt.NDArray[np.int8]:
         """Return -1 where codes are below `first`, 1 from `last` on, and 0 between, (y, x)."""
@@ -164,6 +178,45 @@ def poisson_scale(counts: SummedCounts, course: Course | None = None) -> PixelSc
 
     `counts`: the movie's sum; `course`: reads pixels in some frames; see `Suspects.judged`.
     """
+    codes, background, structure, n_empty, bright = _beside_neighbours(counts)
+    find_lines = partial(weak_lines, codes, _ZERO, _STEPS, counts)
+    n_pixels, (lines, of_line) = both(partial(_numbers, codes), find_lines)
+    n_pixels -= np.bincount(codes.reshape(-1)[counts.defects], minlength=_CODES)
+    n_empty = min(n_empty, int(n_pixels[_ZERO]))
+    judged: list[npt.NDArray[np.intp]] = []
+    n_spots = _judge_suspects(
+        counts, background, structure, codes, n_pixels, n_empty, bright, course, judged
+    )
+    # Beside a beam stop the direct beam looks like lines.
+    usable = np.isin(lines, counts.defects, invert=True) & (n_spots < MANY_SPOTS)
+    _put_lines(codes, n_pixels, lines[usable], of_line[usable])
+    renewed = np.concatenate([lines, *judged])
+    mean = max(background.typical, 0.0)
+    edges, dose = _whole_electrons(max(mean, 1e-3))
+    return PixelScale(
+        codes=codes,
+        places=(np.arange(_CODES) - float(_ZERO)) / _STEPS,
+        n_pixels=n_pixels,
+        counted=slice(0, _CODES),
+        edges=edges,
+        dose=dose,
+        start=(0.0, 1.0),
+        origin=mean,
+        unit=mean**0.5,
+        empty=(_ZERO, n_empty),
+        n_spots=n_spots,
+        structured=structure.share,
+        judged=(renewed.astype(np.min_scalar_type(codes.size)), codes.reshape(-1)[renewed]),
+    )
+
+
+def _beside_neighbours(
+    counts: SummedCounts,
+) -> tuple[Codes, LocalBackground, Structure, int, npt.NDArray[np.intp]]:
+    """Return the codes of pixels beside their neighbours, before any is judged, and their sources.
+
+    Returned after those: the number of pixels outside the beam; pixels far above all of the image.
+    """
     background = LocalBackground.of(counts)
     codes = np.empty(counts.shape, np.uint16)
     widths = np.empty((-(-counts.shape[0] // BLOCK), -(-counts.shape[1] // BLOCK)))
@@ -185,35 +238,10 @@ def poisson_scale(counts: SummedCounts, course: Course | None = None) -> PixelSc
     n_empty = sum(numbers)
     # Where there is no beam, no outliers are searched.
     n_empty = n_empty if n_empty < codes.size - counts.defects.size - _FEWEST else 0
-    structure = Structure.of(codes, _ZERO, _STEPS, widths)
-    find_lines = partial(weak_lines, codes, _ZERO, _STEPS, counts)
-    n_pixels, (lines, of_line) = both(partial(_numbers, codes), find_lines)
-    n_pixels -= np.bincount(codes.reshape(-1)[counts.defects], minlength=_CODES)
-    n_empty = min(n_empty, int(n_pixels[_ZERO]))
     bright = np.concatenate(above)
     bright = bright[counts.normalised(bright) > limit * counts.per_electron]
-    n_spots = _judge_suspects(
-        counts, background, structure, codes, n_pixels, n_empty, bright, course
-    )
-    # Beside a beam stop the direct beam looks like lines.
-    usable = np.isin(lines, counts.defects, invert=True) & (n_spots < MANY_SPOTS)
-    _put_lines(codes, n_pixels, lines[usable], of_line[usable])
-    mean = max(background.typical, 0.0)
-    edges, dose = _whole_electrons(max(mean, 1e-3))
-    return PixelScale(
-        codes=codes,
-        places=(np.arange(_CODES) - float(_ZERO)) / _STEPS,
-        n_pixels=n_pixels,
-        counted=slice(0, _CODES),
-        edges=edges,
-        dose=dose,
-        start=(0.0, 1.0),
-        origin=mean,
-        unit=mean**0.5,
-        empty=(_ZERO, n_empty),
-        n_spots=n_spots,
-        structured=structure.share,
-    )
+    structure = Structure.of(codes, _ZERO, _STEPS, widths)
+    return codes, background, structure, n_empty, bright
 
 
 def poisson_deviate(counted: Any, expected: Any) -> Any:
@@ -295,11 +323,13 @@ def _judge_suspects(
     n_empty: int,
     bright: npt.NDArray[np.intp],
     course: Course | None,
+    judged: list[npt.NDArray[np.intp]],
 ) -> int:
     """Renew, in place, the codes of pixels beyond 3 sigma, and the count of pixels per code.
 
     They are expected to be like those of their neighbours that are not beyond. `bright`: pixels, by
-    flat index, far above all of the image. Return the number of spots of diffraction.
+    flat index, far above all of the image; `judged`: pixels whose codes are renewed are added to
+    it. Return the number of spots of diffraction.
     """
     lit = n_pixels.copy()
     lit[_ZERO] -= n_empty
@@ -313,6 +343,7 @@ def _judge_suspects(
         n_pixels[:] -= np.bincount(flat[pixels], minlength=_CODES)
         n_pixels[:] += np.bincount(anew, minlength=_CODES)
         flat[pixels] = anew
+        judged.append(pixels)
 
     # Pixels far above all of the image may hide each other.
     above = bright[(first <= flat[bright]) & (flat[bright] < last)]
@@ -489,16 +520,24 @@ def _numbers(codes: Codes) -> npt.NDArray[np.int64]:
 
 def pixels_outside(codes: Codes, first: int, last: int) -> npt.NDArray[np.intp]:
     """Return the pixels, by flat index, with codes below `first` or from `last` on."""
+    return codes_outside(codes, first, last)[0].astype(np.intp)
 
-    def work(top: int, bottom: int) -> npt.NDArray[np.intp]:
+
+def codes_outside(codes: Codes, first: int, last: int) -> tuple[Indices, Codes]:
+    """Return the pixels, by flat index, with codes below `first` or from `last` on, and these."""
+
+    def work(top: int, bottom: int) -> tuple[Indices, Codes]:
+        strip = codes[top:bottom]
         # Codes below `first` wrap around, to the largest numbers.
-        above = np.subtract(codes[top:bottom], first, dtype=np.uint16, casting="unsafe")
-        found: npt.NDArray[np.intp] = np.flatnonzero(above >= last - first)
+        above = np.subtract(strip, first, dtype=np.uint16, casting="unsafe")
+        found = np.flatnonzero(above >= last - first)
+        own = strip.reshape(-1)[found]
         found += top * codes.shape[1]
-        return found
+        return found.astype(np.min_scalar_type(codes.size)), own
 
     y, x = codes.shape
-    return np.concatenate(list(_by_strips(work, (y, x))))
+    pixels, own = zip(*_by_strips(work, (y, x)), strict=True)
+    return np.concatenate(pixels), np.concatenate(own)
 
 
 def _by_strips(work: Callable[[int, int], Any], shape: tuple[int, int]) -> Iterator[Any]:

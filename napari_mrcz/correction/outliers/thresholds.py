@@ -14,7 +14,7 @@ local false discovery rate of 1/2).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
@@ -24,22 +24,27 @@ import scipy
 from napari_mrcz.correction.options import Option, Options
 from napari_mrcz.correction.outliers.fill import FILLS, Replacement, expected_counts, in_parts
 from napari_mrcz.correction.outliers.levels import FrameLevels
-from napari_mrcz.correction.outliers.scale import pixels_outside
+from napari_mrcz.correction.outliers.scale import codes_outside
+from napari_mrcz.correction.sums import PackedSum
 
 if TYPE_CHECKING:
     from napari_mrcz.correction.outliers.counts import SummedCounts
-    from napari_mrcz.correction.outliers.scale import PixelScale
+    from napari_mrcz.correction.outliers.scale import Codes, Indices, PixelScale
 
 # The preprint's, for stacks without tails.
 _DEFAULT_DARK, _DEFAULT_HOT = -4.0, 3.25
 # Nearer to the centre than this a histogram does not show single outliers.
 _NEAREST = 3.0
+# Standard deviations up to which pixels are so many that their codes are not kept.
+_MANY = 1.9
 # Fewest edges of a tail, and points of it that are enough.
 _FEWEST, _TAIL_POINTS = 5, 256
 # Probability above which all pixels between two thresholds may be good ones.
 _BY_CHANCE = 0.2
 
 Values = npt.NDArray[np.float64]
+
+_NONE = np.empty(0, np.uint32), np.empty(0, np.uint16)
 
 
 class Thresholds(NamedTuple):
@@ -443,20 +448,37 @@ class OutlierStep(OutlierOptions):
         return said
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class FittedPixels:
-    """Every pixel's distance from the fitted distribution."""
+    """Every pixel's distance from the fitted distribution.
 
-    counts: SummedCounts  # The movie's sum
-    scale: PixelScale  # The pixels' codes
+    If it is packed, only the codes of pixels far out are kept once a replacement was made: all
+    others are computed anew where they are needed.
+    """
+
+    counts: SummedCounts  # The movie's sum, a `PackedSum` if it is packed
+    scale: PixelScale  # The pixels' codes, if they are kept
     sigma: Values  # (k,): what each code stands for in standard deviations, ascending
     below: npt.NDArray[np.int64]  # (k + 1,): number of pixels with a lower code
+    doubts: list[str]  # Why the sum is doubtful
+    near: tuple[int, int] = (-1, -1)  # If packed: codes between which pixels are not far out
+    far: tuple[Indices, Codes] = _NONE  # Pixels that are, by flat index, and their codes
 
     @classmethod
-    def of(cls, counts: SummedCounts, scale: PixelScale, fit: DistributionFit) -> FittedPixels:
+    def of(
+        cls, counts: SummedCounts, scale: PixelScale, fit: DistributionFit, doubts: list[str]
+    ) -> FittedPixels:
         """Convert the codes of a scale to standard deviations."""
         sigma = (scale.places - fit.center) / fit.width
-        return cls(counts, scale, sigma, np.concatenate([[0], np.cumsum(scale.n_pixels)]))
+        below = np.concatenate([[0], np.cumsum(scale.n_pixels)])
+        return cls(counts, scale, sigma, below, doubts)
+
+    def pack(self) -> None:
+        """Compress the sum, and copy the codes of pixels far out."""
+        first, last = np.searchsorted(self.sigma, (-_MANY, _MANY)).tolist()
+        self.near, self.far = (first, last), codes_outside(self.scale.codes, first, last)
+        packed: Any = PackedSum(self.counts.total)
+        self.counts = replace(self.counts, total=packed)
 
     def numbers(self, thresholds: Thresholds) -> tuple[int, int]:
         """Return the numbers of dark and hot pixels."""
@@ -465,36 +487,71 @@ class FittedPixels:
 
     def mask(self, thresholds: Thresholds) -> npt.NDArray[np.int8]:
         """Mark outliers, (y, x): 1 hot, -1 dark, 2 defect, 0 good."""
-        marked = self.scale.sides(*self._bounds(thresholds))
+        first, last = self._bounds(thresholds)
+        if self._are_far(first, last):
+            pixels, codes = self.far
+            marked = np.zeros(self.counts.shape, np.int8)
+            marked.reshape(-1)[pixels[codes < first]] = -1
+            marked.reshape(-1)[pixels[codes >= last]] = 1
+        else:
+            # Kept for a threshold that is dragged on.
+            self.scale = scale = replace(self.scale, codes=self.codes())
+            marked = scale.sides(first, last)
         marked.reshape(-1)[self.counts.defects] = 2
         return marked
+
+    def codes(self) -> Codes:
+        """Return the codes of all pixels, (y, x)."""
+        codes: Codes | None = self.scale.codes
+        return self.scale.codes_again(self._unpacked()) if codes is None else codes
+
+    def _unpacked(self) -> SummedCounts:
+        """Return the sum as an array."""
+        total: Any = self.counts.total
+        if isinstance(total, PackedSum):
+            return replace(self.counts, total=total.unpacked())
+        return self.counts
 
     def replacement(self, thresholds: Thresholds, options: OutlierOptions) -> Replacement:
         """Return the pixels to be replaced, and their weights and expected counts."""
         kept = weight(self.sigma, thresholds, options.order, options.relaxation)
         unchanged = np.flatnonzero(kept >= 1 - options.tolerance)
         first, last = (unchanged[0], unchanged[-1] + 1) if unchanged.size else (0, 0)
-        pixels = pixels_outside(self.scale.codes, int(first), int(last))
-        if self.counts.defects.size:
-            # A bad border has so many pixels that sorting them would take seconds.
-            changed = np.zeros(self.counts.total.size, np.bool_)
-            changed[pixels] = changed[self.counts.defects] = True
-            pixels = np.flatnonzero(changed)
         marks = self.mask(thresholds).reshape(-1)
-        weights = in_parts(kept)[self.scale.codes.reshape(-1)[pixels]]
-        weights[marks[pixels] == 2] = 0
+        far, codes = self.far
+        if self._are_far(first, last):
+            some = (codes < first) | (codes >= last)
+            far, codes = far[some], codes[some]
+        else:
+            far, codes = codes_outside(self.codes(), first, last)
+        pixels = far.astype(np.intp)
+        if self.near[0] >= 0:
+            self.scale = replace(self.scale, codes=None)
+        counts = self._unpacked()
+        if counts.defects.size:
+            codes = codes[marks[pixels] != 2]
+            # A bad border has so many pixels that sorting them would take seconds.
+            changed = np.zeros(counts.total.size, np.bool_)
+            changed[pixels] = changed[counts.defects] = True
+            pixels = np.flatnonzero(changed)
+        weights = np.zeros(len(pixels), np.uint16)
+        weights[marks[pixels] != 2] = in_parts(kept)[codes]
         return Replacement(
-            shape=self.counts.shape,
+            shape=counts.shape,
             pixels=pixels,
             kinds=marks[pixels],
             weights=weights,
-            expected=expected_counts(self.counts, pixels, marks),
-            per_electron=self.counts.per_electron,
+            expected=expected_counts(counts, pixels, marks),
+            per_electron=counts.per_electron,
             fill=options.fill,
             seed=options.seed,
-            levels=FrameLevels.of(self.counts, pixels[marks[pixels] != 0]),
-            pedestal=self.counts.pedestal,
+            levels=FrameLevels.of(counts, pixels[marks[pixels] != 0]),
+            pedestal=counts.pedestal,
         )
+
+    def _are_far(self, first: int, last: int) -> bool:
+        """Return whether all pixels with codes below `first`, or from `last` on, are far out."""
+        return first <= self.near[0] and last >= self.near[1]
 
     def _bounds(self, thresholds: Thresholds) -> tuple[int, int]:
         """Return the codes between which no outlier lies: dark < first, last <= hot."""

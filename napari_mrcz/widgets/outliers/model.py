@@ -45,6 +45,7 @@ class Fit:
     current: OutlierFilter
     sigma: npt.NDArray[np.float32]  # of each pixel's sum from the model, (y, x)
     defects: npt.NDArray[np.bool_] | None = None  # pixels known to be defective, (y, x)
+    total: npt.NDArray[Any] | None = None  # kept, so that another fit need not read the movie
 
     @property
     def is_changed(self) -> bool:
@@ -106,14 +107,12 @@ def fit_outliers(
     A movie that was summed is not read again. `gain`: a reference, with more axes of length 1
     or not; `defects`: pixels known to be defective, (y, x).
     """
-    # Kept until the filter is fitted, which then need not sum the movie again.
     total = stack.sum(dtype="smallest", progress=lambda done, n: report(SUMMING, done, n))
     report(FITTING, 0, None)
     reference = None if gain is None else np.asarray(gain).reshape(stack.shape[1:])
     fitted = OutlierFilter.fit(stack, gain=reference, defects=defects, **vars(options))
-    del total
     report(FITTING, 0, None)
-    return Fit(stack, fitted, fitted, fitted.sigma_image(), defects)
+    return Fit(stack, fitted, fitted, fitted.sigma_image(), defects, total)
 
 
 def correct(
