@@ -136,8 +136,11 @@ def memory() -> Iterator[Row]:
     with tempfile.TemporaryDirectory(dir=os.environ.get("NAPARI_MRCZ_BENCH")) as folder:
         path = Path(folder, "movie.mrcz")
         nm.write(path, frames)
-        for what, applied in (("fit", False), ("fit, apply, step through", True)):
-            job = partial(correct_file, path, applied=applied)
+        for what, job in (
+            ("fit", partial(correct_file, path, applied=False)),
+            ("fit, apply, step through", partial(correct_file, path, applied=True)),
+            ("the filter held meanwhile", partial(hold_filter, path)),
+        ):
             yield Row(
                 f"memory, the same of a file: {what}", "one uint8 frame",
                 peak_nbytes(job) / size, "×", most=6.0,
@@ -167,6 +170,14 @@ def step_through(path: Path, description: Mapping[str, Any]) -> None:
     """Step through a file's movie, corrected as a worker does that did not fit the filter."""
     with nm.open(path) as movie:
         for _ in movie.apply(OutlierFilter.from_description(description)):
+            pass
+
+
+def hold_filter(path: Path) -> None:
+    """Fit the filter to a file's movie and step through what it gives, the filter in a variable."""
+    with nm.open(path) as movie:
+        outliers = OutlierFilter.fit(movie)
+        for _ in movie.apply(outliers):
             pass
 
 

@@ -312,6 +312,23 @@ def test_what_a_stack_keeps_needs_neither_the_sum_nor_a_copy(movie, fill):
         assert np.array_equal(stack[3], movie.frames[3])
 
 
+@pytest.mark.parametrize("model", ["poisson", "normal"])
+def test_a_filter_that_is_held_is_small_and_has_the_same_bits(movie, model):
+    frames = np.tile(movie.frames[:10].astype(np.uint8), (1, 2, 2))
+    frames[:, 300] += 1  # a weak line
+    fitted = OutlierFilter.fit(frames, model=model)
+    with Stack.from_array(frames) as stack:
+        held = OutlierFilter.fit(stack, model=model)
+        stack.apply(held)
+    sizes = [len(pickle.dumps(f._pixels)) / frames[0].nbytes for f in (fitted, held)]
+    assert sizes[1] < sizes[0] - 2.5
+    for hot in (0.3, 2.5, np.inf):
+        some = [f.with_thresholds(dark=-hot, hot=hot) for f in (fitted, held)]
+        assert np.array_equal(*(f.mask for f in some))
+        assert np.array_equal(*(f(frames[3], 3) for f in some))
+    assert np.array_equal(fitted.sigma_image(), held.sigma_image())
+
+
 # Thresholds again --------------------------------------------------------------------------------
 
 

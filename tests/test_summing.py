@@ -65,6 +65,16 @@ def test_small_sums_are_emptied_before_they_overflow(dtype, value, n):
     assert np.array_equal(sum_frames(frames.__getitem__, frames.shape, dtype), wanted)
 
 
+def test_sums_of_many_small_frames_are_small_where_they_fit(monkeypatch):
+    monkeypatch.setattr("napari_mrcz.correction.sums._SMALL_STRIP", 1)
+    frames = np.ones((600, 3, 2), np.uint8)
+    assert sum_array(frames).dtype == np.uint16
+    frames[:, 1] = 255
+    total = sum_array(frames)
+    assert total.dtype == np.int32
+    assert total.tolist() == [[600] * 2, [153_000] * 2, [600] * 2]
+
+
 @pytest.mark.parametrize(
     ("dtype", "n", "wanted"),
     [

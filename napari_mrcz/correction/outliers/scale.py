@@ -111,7 +111,7 @@ class PixelScale:
     empty: tuple[int, int] = (0, 0)
     n_spots: int = 0  # Spots of diffraction, which are not outliers
     structured: float = 0.0  # Part of the image that has lattice fringes
-    # "poisson": pixels that were judged by more than their neighbours, by flat index, and their codes
+    # "poisson": pixels judged by more than their neighbours, by flat index, and their codes
     judged: tuple[Indices, Codes] | None = None
 
     def codes_again(self, counts: SummedCounts) -> Codes:
