@@ -80,7 +80,7 @@ def test_weak_ice_is_followed_where_no_two_groups_show_it():
     assert rms(drift, path) < 0.2
 
 
-@pytest.mark.parametrize("speed", [0.5, 3.0])
+@pytest.mark.parametrize("speed", [pytest.param(0.5, marks=pytest.mark.slow), 3.0])
 def test_a_fixed_pattern_does_not_hold_weak_ice_back(speed):
     path = np.arange(8)[:, None] * [0.6 * speed, 0.8 * speed]
     drift = nm.estimate_drift(weak_ice(path, 0.03, fixed=0.06), group=1)

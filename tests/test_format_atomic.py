@@ -110,8 +110,19 @@ print(json.dumps(found))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked and killed")
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("moments", [10, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("moments", "way", "name"),
+    [
+        (10, "nameless", "movie.mrcz"),
+        (10, "named", "movie.mrc"),
+        *(
+            pytest.param(100, way, name, marks=pytest.mark.slow)
+            for way in ("nameless", "named")
+            for name in NAMES
+        ),
+    ],
+    indirect=["way"],
+)
 def test_killed_at_any_moment_the_old_file_or_the_new_one_is_there_whole(
     tmp_path, way, name, moments
 ):
@@ -193,6 +204,9 @@ for size in (0, 1, 1023, 1024, 1025, 20_000, 50_000, whole // 2, whole // 2 + 1)
 
 
 @pytest.mark.skipif(not POSIX, reason="needs a limit of file sizes")
+@pytest.mark.parametrize(
+    ("way", "path"), [("nameless", "movie.mrc"), ("named", "movie.mrcz")], indirect=True
+)
 def test_on_a_full_disk_the_old_file_stays_and_nothing_else(path, way):
     command = [sys.executable, "-c", FULL, str(path), way]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

@@ -2,6 +2,7 @@
 
 import ast
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import napari_mrcz
@@ -25,12 +26,32 @@ def room_of(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+def statements(block):
+    """Return every statement of a block: those within classes, functions and branches, too."""
+    for node in block:
+        yield node
+        for name in ("body", "orelse", "finalbody"):
+            yield from statements(getattr(node, name, ()))
+        for part in (*getattr(node, "handlers", ()), *getattr(node, "cases", ())):
+            yield from statements(part.body)
+
+
+@cache
+def parsed(path):
+    """Return the statements at the beginning of lines."""
+    return ast.parse(path.read_text(encoding="utf-8")).body
+
+
 def imports(path, types=True):
     """Return the modules of this package that a file imports; for type checkers alone or not."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    block = parsed(path)
     if not types:
-        tree.body = [n for n in tree.body if "TYPE_CHECKING" not in ast.unparse(n).split("\n")[0]]
-    for node in ast.walk(tree):
+        block = [
+            n
+            for n in block
+            if not (isinstance(n, ast.If) and "TYPE_CHECKING" in ast.unparse(n.test))
+        ]
+    for node in statements(block):
         names = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -89,7 +110,7 @@ def test_modules_and_classes_have_names_of_their_own():
         node.name
         for path in MODULES
         if room_of(path) != "widgets"
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in statements(parsed(path))
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     )
     assert [name for name, times in (modules + classes).items() if times > 1] == []

@@ -24,7 +24,7 @@ def inverted(reference):
 @pytest.mark.parametrize(
     # The carbon of 17 hides all but the finest detail.
     "seed",
-    [1, 17, *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, 20) if n != 17)],
+    [17, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 20) if n != 17)],
 )
 def test_every_orientation_and_reciprocal_is_found(seed):
     specimen = (VITREOUS_ICE, CARBON_EDGE, CRYSTALLINE_ICE, None)[seed % 4]

@@ -12,7 +12,12 @@ from napari_mrcz.simulation import CARBON_EDGE, VITREOUS_ICE, Camera, simulate_m
 from napari_mrcz.stack import Stack
 
 SHAPE = (256, 256)
-ROWS = [(40, 0.25), (40, 1.0), (100, 1.0), (30, 4.0)]
+ROWS = [
+    (40, 0.25),
+    (30, 4.0),
+    pytest.param(40, 1.0, marks=pytest.mark.slow),
+    pytest.param(100, 1.0, marks=pytest.mark.slow),
+]
 """Frames, and electrons per pixel and frame."""
 
 
@@ -48,7 +53,12 @@ def outliers(movie):
 
 @pytest.mark.parametrize(
     ("n_frames", "dose", "least"),
-    [(40, 0.25, 0.73), (40, 1.0, 0.95), (100, 1.0, 0.985), (30, 4.0, 0.985)],
+    [
+        (40, 0.25, 0.73),
+        (30, 4.0, 0.985),
+        pytest.param(40, 1.0, 0.95, marks=pytest.mark.slow),
+        pytest.param(100, 1.0, 0.985, marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize(
     "specimen",

@@ -259,7 +259,7 @@ def test_the_folder_of_sums_is_looked_through_once(stacks, monkeypatch):
 
 @pytest.mark.parametrize(
     "lost",
-    ["deleted", "cut", *(pytest.param(n, marks=pytest.mark.slow) for n in ("empty", "rubbish"))],
+    ["cut", *(pytest.param(n, marks=pytest.mark.slow) for n in ("deleted", "empty", "rubbish"))],
 )
 def test_sums_that_are_lost_meanwhile_are_those_of_corrected_frames_again(lost, stacks, tmp_path):
     """The cache may be emptied at any time, and has less room than a long session needs."""

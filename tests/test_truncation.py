@@ -311,7 +311,7 @@ def test_noise_that_was_cut_off_is_not_taken_for_electrons(mean, sd):
     assert not any("electrons" in said for said in model.warnings)
 
 
-@pytest.mark.parametrize("n_frames", [1, 4])
+@pytest.mark.parametrize("n_frames", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_gaps_between_modules_are_masked_and_said(n_frames):
     sweep = simulate_microed(n_frames, (160, 192), gaps=True, seed=2)
     model = nm.TruncationModel.fit(sweep.frames)

@@ -178,8 +178,15 @@ def test_the_radius_stays_within_what_there_is(model):
     assert model.radius == 4
 
 
-@pytest.mark.parametrize("filtered", [False, True])
-@pytest.mark.parametrize("keep_mean", [False, True])
+@pytest.mark.parametrize(
+    ("filtered", "keep_mean"),
+    [
+        (True, False),
+        (False, True),
+        pytest.param(False, False, marks=pytest.mark.slow),
+        pytest.param(True, True, marks=pytest.mark.slow),
+    ],
+)
 def test_all_are_corrected_as_koma_does(session_folder, paths, tmp_path, filtered, keep_mean):
     """Pixel by pixel, and the file tells the story."""
     model = KomaModel()

@@ -118,7 +118,6 @@ def test_annuli_are_as_many_as_are_typed(widget, qtbot):
         assert len(widget.guides.rings.data) == lines
 
 
-@pytest.mark.window
 def test_the_drawing_can_be_taken_away_and_comes_back(widget, viewer, qtbot):
     """By its box, or in the layer list; the beam stays known."""
     center = widget.center

@@ -265,7 +265,6 @@ def test_a_closed_widget_lets_go_of_the_viewer(fitted, viewer, sweep, qtbot):
     viewer.layers.clear()
 
 
-@pytest.mark.window
 def test_the_widget_may_be_closed_while_it_fits(gated, viewer, qtbot):
     """No signal reaches what is no longer there."""
     widget, gate, _ = gated

@@ -219,7 +219,6 @@ def test_a_mask_that_the_user_removes_is_no_longer_wanted(fitted, viewer, qtbot)
     assert not fitted.mask_button.isChecked()
 
 
-@pytest.mark.window
 def test_derived_layers_may_be_removed(fitted, viewer, movie, qtbot):
     """The movie is seen again; what follows makes the corrected one anew."""
     viewer.layers.remove(fitted.corrected)
