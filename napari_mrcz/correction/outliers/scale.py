@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,14 @@ from napari_mrcz.correction.outliers.levels import (
     neighbours_of,
     over_neighbours,
 )
-from napari_mrcz.correction.outliers.suspects import MANY_SPOTS, Course, Gaps, Suspects, far_above
+from napari_mrcz.correction.outliers.suspects import (
+    MANY_SPOTS,
+    Course,
+    Gaps,
+    Suspects,
+    Verdict,
+    far_above,
+)
 from napari_mrcz.correction.sums import both, in_order
 
 if TYPE_CHECKING:
@@ -83,6 +90,7 @@ _BRIGHT_BESIDE = 3
 _MOST_ENTRIES = 2**20
 
 Codes = npt.NDArray[np.uint16]
+Pixels = npt.NDArray[np.intp]
 Indices = npt.NDArray[np.unsignedinteger[Any]]
 Image = npt.NDArray[Any]
 Values = npt.NDArray[np.float64]
@@ -120,7 +128,7 @@ class PixelScale:
         if self.judged is None:
             codes = normal_scale(counts).codes
         else:
-            codes = _beside_neighbours(counts)[0]
+            codes = _BesideNeighbours.of(counts).codes
             codes.reshape(-1)[self.judged[0]] = self.judged[1]
         return codes
 
@@ -178,20 +186,19 @@ def poisson_scale(counts: SummedCounts, course: Course | None = None) -> PixelSc
 
     `counts`: the movie's sum; `course`: reads pixels in some frames; see `Suspects.judged`.
     """
-    codes, background, structure, n_empty, bright = _beside_neighbours(counts)
+    beside = _BesideNeighbours.of(counts)
+    codes = beside.codes
     find_lines = partial(weak_lines, codes, _ZERO, _STEPS, counts)
     n_pixels, (lines, of_line) = both(partial(_numbers, codes), find_lines)
     n_pixels -= np.bincount(codes.reshape(-1)[counts.defects], minlength=_CODES)
-    n_empty = min(n_empty, int(n_pixels[_ZERO]))
-    judged: list[npt.NDArray[np.intp]] = []
-    n_spots = _judge_suspects(
-        counts, background, structure, codes, n_pixels, n_empty, bright, course, judged
-    )
+    n_empty = min(beside.n_empty, int(n_pixels[_ZERO]))
+    judgement = _Judgement(counts, beside, n_pixels, n_empty)
+    n_spots = judgement.judge(course)
     # Beside a beam stop the direct beam looks like lines.
     usable = np.isin(lines, counts.defects, invert=True) & (n_spots < MANY_SPOTS)
-    _put_lines(codes, n_pixels, lines[usable], of_line[usable])
-    renewed = np.concatenate([lines, *judged])
-    mean = max(background.typical, 0.0)
+    judgement.put_lines(lines[usable], of_line[usable])
+    renewed = np.concatenate(judgement.renewed)
+    mean = max(beside.background.typical, 0.0)
     edges, dose = _whole_electrons(max(mean, 1e-3))
     return PixelScale(
         codes=codes,
@@ -205,43 +212,49 @@ def poisson_scale(counts: SummedCounts, course: Course | None = None) -> PixelSc
         unit=mean**0.5,
         empty=(_ZERO, n_empty),
         n_spots=n_spots,
-        structured=structure.share,
+        structured=beside.structure.share,
         judged=(renewed.astype(np.min_scalar_type(codes.size)), codes.reshape(-1)[renewed]),
     )
 
 
-def _beside_neighbours(
-    counts: SummedCounts,
-) -> tuple[Codes, LocalBackground, Structure, int, npt.NDArray[np.intp]]:
-    """Return the codes of pixels beside their neighbours, before any is judged, and their sources.
+@dataclass(frozen=True, eq=False)
+class _BesideNeighbours:
+    """The codes of pixels beside their neighbours, before any is judged."""
 
-    Returned after those: the number of pixels outside the beam; pixels far above all of the image.
-    """
-    background = LocalBackground.of(counts)
-    codes = np.empty(counts.shape, np.uint16)
-    widths = np.empty((-(-counts.shape[0] // BLOCK), -(-counts.shape[1] // BLOCK)))
-    codes_of = _codes_from(counts, background)
-    limit = far_above(background.brightest)
+    codes: Codes  # (y, x)
+    background: LocalBackground
+    structure: Structure
+    n_empty: int  # Pixels outside the beam
+    bright: Pixels  # Those far above all of the image
 
-    def work(top: int, bottom: int) -> tuple[int, npt.NDArray[np.intp]]:
-        gain = None if counts.gain is None else counts.gain[top:bottom]
-        raw, sums = background.rows(counts, top, bottom)
-        codes[top:bottom] = codes_of(raw, sums, gain)
-        widths[top // BLOCK : -(-bottom // BLOCK)] = block_widths(codes[top:bottom], _ZERO, _STEPS)
-        dark = np.flatnonzero(raw <= 0)
-        gain = None if gain is None else gain.reshape(-1)[dark]
-        expected = background.expected_beside(sums.reshape(-1)[dark], gain)
-        above = np.flatnonzero(raw > int(limit)) + top * counts.shape[1]
-        return int(np.count_nonzero(expected <= LEAST)), above
+    @classmethod
+    def of(cls, counts: SummedCounts) -> Self:
+        """Compute them."""
+        background = LocalBackground.of(counts)
+        codes = np.empty(counts.shape, np.uint16)
+        widths = np.empty((-(-counts.shape[0] // BLOCK), -(-counts.shape[1] // BLOCK)))
+        codes_of = _codes_from(counts, background)
+        limit = far_above(background.brightest)
 
-    numbers, above = zip(*_by_strips(work, counts.shape), strict=True)
-    n_empty = sum(numbers)
-    # Where there is no beam, no outliers are searched.
-    n_empty = n_empty if n_empty < codes.size - counts.defects.size - _FEWEST else 0
-    bright = np.concatenate(above)
-    bright = bright[counts.normalised(bright) > limit * counts.per_electron]
-    structure = Structure.of(codes, _ZERO, _STEPS, widths)
-    return codes, background, structure, n_empty, bright
+        def work(top: int, bottom: int) -> tuple[int, Pixels]:
+            gain = None if counts.gain is None else counts.gain[top:bottom]
+            raw, sums = background.rows(counts, top, bottom)
+            codes[top:bottom] = some = codes_of(raw, sums, gain)
+            widths[top // BLOCK : -(-bottom // BLOCK)] = block_widths(some, _ZERO, _STEPS)
+            dark = np.flatnonzero(raw <= 0)
+            gain = None if gain is None else gain.reshape(-1)[dark]
+            expected = background.expected_beside(sums.reshape(-1)[dark], gain)
+            above = np.flatnonzero(raw > int(limit)) + top * counts.shape[1]
+            return int(np.count_nonzero(expected <= LEAST)), above
+
+        numbers, above = zip(*_by_strips(work, counts.shape), strict=True)
+        n_empty = sum(numbers)
+        # Where there is no beam, no outliers are searched.
+        n_empty = n_empty if n_empty < codes.size - counts.defects.size - _FEWEST else 0
+        bright = np.concatenate(above)
+        bright = bright[counts.normalised(bright) > limit * counts.per_electron]
+        structure = Structure.of(codes, _ZERO, _STEPS, widths)
+        return cls(codes, background, structure, n_empty, bright)
 
 
 def poisson_deviate(counted: Any, expected: Any) -> Any:
@@ -314,71 +327,110 @@ def _codes_from(counts: SummedCounts, background: LocalBackground) -> Callable[.
     return looked_up
 
 
-def _judge_suspects(
-    counts: SummedCounts,
-    background: LocalBackground,
-    structure: Structure,
-    codes: Codes,
-    n_pixels: npt.NDArray[np.int64],
-    n_empty: int,
-    bright: npt.NDArray[np.intp],
-    course: Course | None,
-    judged: list[npt.NDArray[np.intp]],
-) -> int:
-    """Renew, in place, the codes of pixels beyond 3 sigma, and the count of pixels per code.
+class _Judgement:
+    """Renews, in place, the codes of pixels beyond 3 sigma, and the count of pixels per code.
 
-    They are expected to be like those of their neighbours that are not beyond. `bright`: pixels, by
-    flat index, far above all of the image; `judged`: pixels whose codes are renewed are added to
-    it. Return the number of spots of diffraction.
+    They are expected to be like those of their neighbours that are not beyond.
     """
-    lit = n_pixels.copy()
-    lit[_ZERO] -= n_empty
-    cumulated = np.cumsum(lit)
-    low, middle, high = np.searchsorted(cumulated, np.array([0.1587, 0.5, 0.8413]) * cumulated[-1])
-    reach = int(max(3 * (high - low) / 2, 3 * _STEPS / 4))
-    first, last = max(0, middle - reach), middle + reach + 1
-    flat = codes.reshape(-1)
 
-    def put(pixels: npt.NDArray[np.intp], anew: Codes) -> None:
-        n_pixels[:] -= np.bincount(flat[pixels], minlength=_CODES)
-        n_pixels[:] += np.bincount(anew, minlength=_CODES)
-        flat[pixels] = anew
-        judged.append(pixels)
+    def __init__(
+        self,
+        counts: SummedCounts,
+        beside: _BesideNeighbours,
+        n_pixels: npt.NDArray[np.int64],
+        n_empty: int,
+    ) -> None:
+        """`n_pixels` (k,): pixels with each code; `n_empty`: those of them outside the beam."""
+        self._counts, self._beside, self._n_pixels = counts, beside, n_pixels
+        self._flat = beside.codes.reshape(-1)
+        self.renewed: list[Pixels] = []  # Pixels whose codes are other ones now
+        lit = n_pixels.copy()
+        lit[_ZERO] -= n_empty
+        cumulated = np.cumsum(lit)
+        shares = np.array([0.1587, 0.5, 0.8413]) * cumulated[-1]
+        low, middle, high = np.searchsorted(cumulated, shares).tolist()
+        reach = int(max(3 * (high - low) / 2, 3 * _STEPS / 4))
+        # Codes of pixels that are no suspects: first <= code < last.
+        self._first, self._middle, self._last = max(0, middle - reach), middle, middle + reach + 1
 
-    # Pixels far above all of the image may hide each other.
-    above = bright[(first <= flat[bright]) & (flat[bright] < last)]
-    above = np.setdiff1d(above, counts.defects)
-    before = flat[above]
-    put(above, np.full(len(above), last, np.uint16))
-    # Defects are not suspects, but are not used for others either.
-    flat[counts.defects] = middle
-    pixels = pixels_outside(codes, first, last)
-    flat[counts.defects] = 0
-    if not pixels.size:
-        return 0
+    def judge(self, course: Course | None) -> int:
+        """Judge suspects, and pixels beside them. Return the number of spots of diffraction."""
+        flat, defects = self._flat, self._counts.defects
+        # Pixels far above all of the image may hide each other.
+        above = self._beside.bright[self._is_usual(self._beside.bright)]
+        above = np.setdiff1d(above, defects)
+        before = flat[above]
+        self._put(above, self._last)
+        # Defects are not suspects, but are not used for others either.
+        flat[defects] = self._middle
+        pixels = pixels_outside(self._beside.codes, self._first, self._last)
+        flat[defects] = 0
+        if not pixels.size:
+            return 0
+        suspects = self._expected(pixels)
+        verdict = suspects.judged(self._counts, self._beside.background.brightest, course)
+        self._put(pixels, _codes(verdict.deviate))
+        self._put(verdict.more, _codes(verdict.more_deviate))
+        self._judge_beside(verdict, pixels)
+        self._put(pixels[verdict.left_alone], self._middle)
+        alone = np.isin(above, verdict.clusters, invert=True)
+        self._put(above[alone], before[alone])
+        dark = flat[verdict.clusters] < self._middle
+        self._fill_gaps(verdict.clusters[dark], 0)
+        self._fill_gaps(verdict.clusters[~dark], _CODES - 1)
+        return verdict.n_spots
 
-    def surroundings(pixels: Any, neighbours: Any, within: Any) -> tuple[npt.NDArray[Any], ...]:
-        own, around = counts.normalised(pixels), counts.normalised(neighbours)
-        beside = flat.take(neighbours)
-        usable = (beside >= first) & (beside < last) & within
-        number = usable.sum(axis=0, dtype=np.float32)
-        mean = (around * usable).sum(axis=0) / np.maximum(number, 1)
-        electron = np.float32(counts.per_electron)
-        company = _in_company(own, around, mean, within)
-        company |= _in_small_bead(own, around, mean, within, electron)
-        bright_beside = ((beside >= last) & within).sum(axis=0, dtype=np.uint8)
-        company |= (own < mean) & (bright_beside >= _BRIGHT_BESIDE)
-        excess = ((around[_NEAREST] - mean) * within[_NEAREST]).sum(axis=0)
-        profile = excess / np.sqrt(4 * np.maximum(mean, electron) * electron)
-        uneven = ((around - mean) ** 2 * usable).sum(axis=0) > _UNEVEN * number * mean * electron
-        uneven &= ~structure.has_lattice(pixels, counts.shape[1])
-        if uneven.any():
-            here = np.where(usable[:, uneven], around[:, uneven], mean[uneven])
-            mean[uneven] = _own_side(here, mean[uneven], electron, own[uneven] > mean[uneven])
-        return mean / electron, number > 0, company, profile
+    def put_lines(self, lines: Pixels, deviate: Values) -> None:
+        """Renew the codes of pixels in weak lines: those of their line."""
+        anew = _codes(np.clip(deviate, -_FARTHEST, _FARTHEST))
+        before = self._flat[lines]
+        own, of_line = (before - float(_ZERO)) / _STEPS, (anew - float(_ZERO)) / _STEPS
+        # Where two lines cross, or a hot pixel is in a dark line, its own code is kept.
+        kept = (np.abs(own) >= np.abs(of_line)) | (own * np.sign(of_line) < -_OWN)
+        self._put(lines, np.where(kept, before, anew))
 
-    def expect(pixels: npt.NDArray[np.intp]) -> Suspects:
-        around, known, company, profile = over_neighbours(surroundings, pixels, counts.shape)
+    def _put(self, pixels: Pixels, anew: Codes | int) -> None:
+        anew = np.broadcast_to(np.asarray(anew, np.uint16), pixels.shape)
+        self._n_pixels -= np.bincount(self._flat[pixels], minlength=_CODES)
+        self._n_pixels += np.bincount(anew, minlength=_CODES)
+        self._flat[pixels] = anew
+        self.renewed.append(pixels)
+
+    def _is_usual(self, pixels: Pixels) -> npt.NDArray[np.bool_]:
+        codes = self._flat.take(pixels)
+        return (codes >= self._first) & (codes < self._last)
+
+    def _judge_beside(self, verdict: Verdict, suspects: Pixels) -> None:
+        """Renew the codes of pixels beside clusters and spots, expected to be like them before."""
+        flat, middle = self._flat, float(self._middle)
+        for extended, has_skirts in ((verdict.clusters, False), (verdict.spots, True)):
+            around, exist = neighbours_of(extended, self._counts.shape)
+            beside = np.unique(around[exist])
+            for others in (suspects, verdict.more, self._counts.defects):
+                beside = np.setdiff1d(beside, others, assume_unique=True)
+            if beside.size:
+                anew = _codes(self._expected(beside).deviate)
+                if has_skirts:
+                    nearer = np.abs(flat[beside] - middle) < np.abs(anew - middle)
+                    anew[nearer] = flat[beside][nearer]
+                self._put(beside, anew)
+
+    def _fill_gaps(self, members: Pixels, farthest: int) -> None:
+        """Find pixels between those of lines that are like their line."""
+        gaps = Gaps.of(members, self._counts.shape)
+        asked = np.setdiff1d(np.union1d(gaps.pixels, gaps.members), self._counts.defects)
+        if gaps.pixels.size and asked.size:
+            found = gaps.like_their_line(self._expected(asked))
+            self._put(found[self._is_usual(found)], farthest)
+
+    def _expected(self, pixels: Pixels) -> Suspects:
+        """Measure what pixels count and should count, by neighbours that are no suspects."""
+        counts, structure, background = (
+            self._counts,
+            self._beside.structure,
+            self._beside.background,
+        )
+        around, known, company, profile = over_neighbours(self._around, pixels, counts.shape)
         gain = None if counts.gain is None else counts.gain.reshape(-1)[pixels]
         expected = background.expected(around, gain)
         raw = counts.raw(pixels) / counts.per_electron
@@ -386,52 +438,31 @@ def _judge_suspects(
         deviate = poisson_deviate(raw + 0.5, here.copy())
         row, column = np.divmod(pixels, counts.shape[1])
         deviate /= structure.width[row // BLOCK, column // BLOCK]
-        deviate[~known] = (flat[pixels[~known]].astype(np.float64) - _ZERO) / _STEPS
+        deviate[~known] = (self._flat[pixels[~known]].astype(np.float64) - _ZERO) / _STEPS
         expected[~known] = background.typical
         return Suspects(counts.shape, pixels, deviate, raw, expected, company, profile)
 
-    verdict = expect(pixels).judged(counts, background.brightest, course)
-    put(pixels, _codes(verdict.deviate))
-    put(verdict.more, _codes(verdict.more_deviate))
-    # Pixels beside clusters and spots were expected to be like them; but spots have skirts.
-    for extended, has_skirts in ((verdict.clusters, False), (verdict.spots, True)):
-        around, exist = neighbours_of(extended, counts.shape)
-        beside = np.unique(around[exist])
-        for others in (pixels, verdict.more, counts.defects):
-            beside = np.setdiff1d(beside, others, assume_unique=True)
-        if beside.size:
-            anew = _codes(expect(beside).deviate)
-            nearer = np.abs(flat[beside] - float(middle)) < np.abs(anew - float(middle))
-            anew[nearer & has_skirts] = flat[beside][nearer & has_skirts]
-            put(beside, anew)
-    put(pixels[verdict.left_alone], np.full(verdict.left_alone.sum(), middle, np.uint16))
-    alone = np.isin(above, verdict.clusters, invert=True)
-    put(above[alone], before[alone])
-    dark = flat[verdict.clusters] < middle
-    for members, farthest in ((verdict.clusters[dark], 0), (verdict.clusters[~dark], _CODES - 1)):
-        gaps = Gaps.of(members, counts.shape)
-        asked = np.setdiff1d(np.union1d(gaps.pixels, gaps.members), counts.defects)
-        if gaps.pixels.size and asked.size:
-            found = gaps.like_their_line(expect(asked))
-            found = found[(flat[found] >= first) & (flat[found] < last)]
-            put(found, np.full(len(found), farthest, np.uint16))
-    return verdict.n_spots
-
-
-def _put_lines(
-    codes: Codes, n_pixels: npt.NDArray[np.int64], lines: npt.NDArray[np.intp], deviate: Values
-) -> None:
-    """Renew, in place, the codes of pixels in weak lines: those of their line."""
-    flat = codes.reshape(-1)
-    anew = _codes(np.clip(deviate, -_FARTHEST, _FARTHEST))
-    before = flat[lines]
-    own, of_line = (before - float(_ZERO)) / _STEPS, (anew - float(_ZERO)) / _STEPS
-    # Where two lines cross, or a hot pixel is in a dark line, its own code is kept.
-    kept = (np.abs(own) >= np.abs(of_line)) | (own * np.sign(of_line) < -_OWN)
-    anew = np.where(kept, before, anew)
-    n_pixels -= np.bincount(before, minlength=_CODES)
-    n_pixels += np.bincount(anew, minlength=_CODES)
-    flat[lines] = anew
+    def _around(self, pixels: Any, neighbours: Any, within: Any) -> tuple[npt.NDArray[Any], ...]:
+        """Return the mean of the neighbours, whether there are any, company, and the profile."""
+        counts = self._counts
+        own, around = counts.normalised(pixels), counts.normalised(neighbours)
+        beside = self._flat.take(neighbours)
+        usable = (beside >= self._first) & (beside < self._last) & within
+        number = usable.sum(axis=0, dtype=np.float32)
+        mean = (around * usable).sum(axis=0) / np.maximum(number, 1)
+        electron = np.float32(counts.per_electron)
+        company = _in_company(own, around, mean, within)
+        company |= _in_small_bead(own, around, mean, within, electron)
+        bright_beside = ((beside >= self._last) & within).sum(axis=0, dtype=np.uint8)
+        company |= (own < mean) & (bright_beside >= _BRIGHT_BESIDE)
+        excess = ((around[_NEAREST] - mean) * within[_NEAREST]).sum(axis=0)
+        profile = excess / np.sqrt(4 * np.maximum(mean, electron) * electron)
+        uneven = ((around - mean) ** 2 * usable).sum(axis=0) > _UNEVEN * number * mean * electron
+        uneven &= ~self._beside.structure.has_lattice(pixels, counts.shape[1])
+        if uneven.any():
+            here = np.where(usable[:, uneven], around[:, uneven], mean[uneven])
+            mean[uneven] = _own_side(here, mean[uneven], electron, own[uneven] > mean[uneven])
+        return mean / electron, number > 0, company, profile
 
 
 def _in_company(own: Any, around: Any, mean: Any, within: Any) -> npt.NDArray[np.bool_]:
@@ -518,7 +549,7 @@ def _numbers(codes: Codes) -> npt.NDArray[np.int64]:
     return number
 
 
-def pixels_outside(codes: Codes, first: int, last: int) -> npt.NDArray[np.intp]:
+def pixels_outside(codes: Codes, first: int, last: int) -> Pixels:
     """Return the pixels, by flat index, with codes below `first` or from `last` on."""
     return codes_outside(codes, first, last)[0].astype(np.intp)
 
