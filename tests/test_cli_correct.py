@@ -214,6 +214,29 @@ def test_without_a_recipe_outliers_are_replaced(napari_mrcz, session, tmp_path):
         np.testing.assert_array_equal(result, expected)
 
 
+def test_warnings_of_results_that_exist_are_repeated(napari_mrcz, session, tmp_path):
+    nm.write(tmp_path / "gain.mrc", np.full((64, 72), 2, np.float32))
+    (tmp_path / "r.toml").write_text('[gain]\nreference = "gain.mrc"\n')
+    command = ("correct", session / "movie_00.mrcz", "-r", tmp_path / "r.toml", "-o", tmp_path)
+    (said,) = [line for line in napari_mrcz(*command).err.splitlines() if "is constant" in line]
+    again = napari_mrcz(*command, "--skip-existing").err
+    assert "there already" in again
+    assert said in again.splitlines()
+
+
+@pytest.mark.parametrize("koma", [(), ("--koma", 2)])
+def test_floating_movies_are_not_fitted_to_be_kept_as_counts(
+    napari_mrcz, tmp_path, monkeypatch, koma
+):
+    monkeypatch.setattr(nm.OutlierFilter, "fit", None)
+    movies = [tmp_path / f"m{i}.mrcz" for i in range(2)]
+    for path in movies:
+        nm.write(path, np.ones((4, 16, 16), np.float32))
+    ran = napari_mrcz("correct", *movies, "--keep", "counts", *koma, "-o", tmp_path / "out")
+    assert ran.status == 1
+    assert ran.err.count("frames of float32 cannot be kept as counts") == 2
+
+
 def test_the_reference_is_turned_as_the_first_movie_shows(napari_mrcz, tmp_path):
     """A flipped reference is found out."""
     movie = simulate_movie(40, (192, 256), seed=2)

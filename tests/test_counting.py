@@ -412,7 +412,7 @@ def test_offsets_of_three_frames_are_those_of_pixels_that_were_not_struck():
     recall, precision, _ = scores(movie, counting)
     assert recall >= 0.975
     assert precision >= 0.98
-    assert counting.warnings == ()
+    assert "from 3 frames" in counting.warnings[0]
 
 
 def test_noisy_pixels_that_three_frames_do_not_reveal_are_said():
@@ -561,6 +561,22 @@ def test_frames_without_noise_are_refused():
     frames = simulate_raw(6, (64, 64), seed=7).frames.astype(np.int32) - 130
     with pytest.raises(ValueError, match="exactly 0"):
         ElectronCounting.fit(frames.clip(0))
+
+
+def test_what_is_less_sure_than_usual_is_said():
+    """Few frames, wide spots, read noise, and bright spots that are taken for noisy pixels."""
+    few, wide, noisy, bright = (
+        simulate_raw(n, (96, 96), dose=0.02, spread=spread, noise=noise, seed=5).frames
+        for n, spread, noise in ((3, 0.5, 6), (8, 0.8, 6), (8, 0.5, 13), (8, 0.5, 6))
+    )
+    bright[:, 40:44, 50:54] += np.random.default_rng(0).poisson(3, (8, 4, 4)).astype("u2") * 200
+    for frames, said in (
+        (few, "from 3 frames"),
+        (wide, "spread of 0.8 pixel"),
+        (noisy, "read noise"),
+        (bright, "1 group of 6 or more pixels"),
+    ):
+        assert said in " ".join(ElectronCounting.fit(frames).warnings)
 
 
 @pytest.mark.parametrize("dose", [0.08, pytest.param(0.4, marks=pytest.mark.slow)])

@@ -103,6 +103,7 @@ def test_a_defect_list_that_is_cut_is_warned_of_for_each_movie(napari_mrcz, tmp_
         assert ran.status == 0, ran.err
         for line in map(json.loads, ran.out.splitlines()):
             assert any("is cut off (line 1)" in warning for warning in line["warnings"])
+            assert any(warning.startswith("beyond.txt: ") for warning in line["warnings"])
             assert line["notes"][0].endswith(", 4 defects")
 
 

@@ -229,6 +229,9 @@ def test_a_smaller_rest_joins_the_last_group():
     drift = nm.estimate_drift(frames)
     assert list(drift.frames) == [2.0, 8.5]
     assert drift.aligned_sum().shape == (64, 64)
+    for n, advice in ((9, "smaller groups"), (1, "not the sum of it")):
+        with pytest.raises(ValueError, match=advice):
+            nm.estimate_drift(frames[:n], group=5 if n == 1 else 9)
 
 
 def test_pixels_that_are_not_finite_are_as_the_mean():

@@ -150,6 +150,7 @@ def test_options_are_checked_before_a_movie_is_read(napari_mrcz, folder, table, 
     ):
         ran = napari_mrcz(*command, *module)
         assert ran.status == 1 and said in ran.err
+        assert f"{folder / 'r.toml'}: " in ran.err
     assert not (folder / "out").exists()
 
 

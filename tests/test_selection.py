@@ -117,6 +117,7 @@ def test_sums_and_averages_keep_the_history(napari_mrcz, movie):
     assert nm.read(averages) == pytest.approx(np.stack(expected))
     assert napari_mrcz("sum", movie, movie.with_name("movie.mrc"), "-o", averages).status == 2
     assert napari_mrcz("sum", movie, "-o", out, "--suffix", ".png").status == 2
+    assert "unsupported suffix '.xyz'" in napari_mrcz("sum", movie, "-o", out / "sum.xyz").err
 
 
 def test_wide_sums_are_floats_that_other_programs_read(napari_mrcz, tmp_path):

@@ -212,7 +212,7 @@ def test_seeds_and_frames_have_draws_of_their_own():
         (np.zeros((0, 4, 4), np.uint16), {}, r"where \(n, y, x\) is expected"),
         (np.zeros((1, 4, 4), np.uint16), {"mask": np.zeros((4, 5))}, "does not fit frames"),
         (np.zeros((1, 4, 4), np.uint16), {"n_annuli": 0}, "one annulus or more"),
-        (np.zeros((1, 4, 4), np.uint16), {"center": (np.nan, 0)}, "outside of frames"),
+        (np.zeros((1, 4, 4), np.uint16), {"center": (np.nan, 0)}, "the centre is"),
         (np.zeros((1, 4, 4), np.uint16), {"regions": np.zeros((4, 4))}, "whole numbers"),
     ],
 )
@@ -341,6 +341,8 @@ def test_what_is_unusual_about_a_fit_is_said():
     assert "No pixel is 0" in said
     assert "fewer than 500 pixels" in said
     sweep = simulate_microed(2, (64, 64), seed=1).frames.copy()
+    model = nm.TruncationModel.fit(np.stack([*sweep, np.full_like(sweep[0], 9999)]), n_annuli=2)
+    assert "frame 2 have one value: leave saturated frames out" in " ".join(model.warnings)
     sweep[:, :8] //= 1000
     regions = np.ones((64, 64), int)
     regions[:8] = 2

@@ -213,6 +213,11 @@ def sum_(
     is_file = output is not None and output.suffix.lower() in allowed and not output.is_dir()
     if is_file and output is not None:
         suffix = output.suffix.lower()
+    elif output is not None and output.suffix[1:2].isalpha() and not output.is_dir():
+        found = f"unsupported suffix {output.suffix!r} of {output}"
+        raise typer.BadParameter(
+            f"{found}: use {' '.join(allowed)}, or name a folder that is there"
+        )
     _check_suffix(suffix, allowed, how)
     results = [output] if output and not is_file else []
     sources = movies_in(files, excluded=results, leave_references=True)

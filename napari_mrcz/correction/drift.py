@@ -205,7 +205,8 @@ def estimate_drift(movie: Any, group: int = 5, *, progress: Progress | None = No
         say("Summing group", len(numbers), n_groups)
     if len(numbers) < 2:
         raise ValueError(
-            f"{counted(sum(numbers), 'frame')} cannot be divided into two groups of {group}"
+            f"{counted(sum(numbers), 'frame')} cannot be divided into two groups of {group}: "
+            + ("use smaller groups" if sum(numbers) > 1 else "use the movie, not the sum of it")
         )
     frames = np.cumsum(numbers) - (np.array(numbers) + 1) / 2
     alignment = align(_spectra(sums, say), say)

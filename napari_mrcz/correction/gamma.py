@@ -35,7 +35,7 @@ _SEEN, _NONE, _NEVER = 4.0, 0.3, 0.1
 # Unevenness over that of counting noise above which something else is in the flat.
 _UNEVEN = 3.0
 # Frames that are looked at, and fewest that show a pedestal; side of the square in their middle.
-_FRAMES, _FEWEST, _SIDE = 64, 4, 1024
+_FRAMES, _FEWEST, _SIDE = 48, 4, 512
 # A smaller part of the counts, and a smaller change of gamma, are not warned of.
 _LEAST_PEDESTAL, _SHIFT = 0.02, 0.01
 
@@ -211,41 +211,34 @@ class Roughness:
                 f"({100 * fine.pattern:.2g} %) is in the flat, which may change γ by {shift:.1g}. "
                 "Make it of more electrons."
             )
-        if (pedestal := self._pedestal(window)) is not None:
-            share, error = pedestal
-            if share > max(_SEEN * error, _LEAST_PEDESTAL):
-                said.append(
-                    f"About {100 * share:.0f} ± {100 * error:.1g} % of the flat's counts are a "
-                    f"pedestal, without which γ would be {gamma / (1 - share):.2f}. Subtract a "
-                    "dark reference."
-                )
+        share, error = self._pedestal(window)
+        if share > max(_SEEN * error, _LEAST_PEDESTAL):
+            said.append(
+                f"About {100 * share:.0f} ± {100 * error:.1g} % of the flat's counts are a "
+                f"pedestal, without which γ would be {gamma / (1 - share):.2f}. Subtract a dark "
+                "reference."
+            )
         return said
 
-    def _pedestal(self, window: tuple[slice, ...]) -> tuple[float, float] | None:
-        """Return the share of a pedestal in the counts, and its error; None where there are few.
+    def _pedestal(self, window: tuple[slice, ...]) -> tuple[float, float]:
+        """Return the share of a pedestal in the counts, and its error; 0 and 0 of few frames.
 
         A pedestal weakens the pattern of the counts, not that of their variance between frames.
         """
-        if len(getattr(self._frames, "shape", ())) != 3 or len(self._frames) < _FEWEST:
-            return None
-        moments = np.zeros((2, *self._counts[window].shape))
-        n = 0
-        for index in spread_over(len(self._frames), _FRAMES):
-            frame = np.asarray(self._frames[index])[window].astype(np.float64)
-            if not shows_nothing(frame) and (mean := frame[self._good[window]].mean()) > 0:
-                frame /= mean
-                moments += frame, frame * frame
-                n += 1
-        if n < _FEWEST:
-            return None
-        good = self._good[window]
+        good, frames = self._good[window], []
+        if len(getattr(self._frames, "shape", ())) == 3:
+            for index in spread_over(len(self._frames), _FRAMES):
+                frame = np.asarray(self._frames[index])[window][good].astype(np.float32)
+                if not shows_nothing(frame) and frame.mean() > 0:
+                    frames.append(frame / frame.mean())
+        if len(frames) < _FEWEST:
+            return 0.0, 0.0
         log = self._logarithm[window][good]
         log -= log.mean()
-        variance = (moments[1] - moments[0] ** 2 / n)[good]
-        slopes = [float(a @ log / a.mean() / (log @ log)) for a in
-                  (self._counts[window][good], variance)]  # fmt: skip
-        error = float(variance.std() / variance.mean() / (log @ log) ** 0.5)
-        return 1 - slopes[0] / slopes[1], error / abs(slopes[1])
+        variance = np.var(frames, axis=0, dtype=np.float64)
+        slopes = [values @ log / values.mean() for values in (self._counts[window][good], variance)]
+        error = float(variance.std() / variance.mean() * (log @ log) ** 0.5)
+        return float(1 - slopes[0] / slopes[1]), error / abs(float(slopes[1]))
 
     def _normalised(self, gamma: float) -> npt.NDArray[np.float64]:
         return self._counts * np.exp(gamma * self._logarithm)

@@ -147,10 +147,10 @@ _HELPS = 1.5
 # Robust standard deviations beyond which a pixel is a defect, not pattern.
 _WILD = 6.0
 # A specimen varies over the whole image, too: of a right reference so many standard errors less
-# than all is in no movie. With larger errors shading cannot be seen.
-_SHADED, _UNSEEN = 4.0, 0.25
+# than all is in no movie.
+_SHADED = 4.0
 # Counts in squares that are compared to find edges, and steps over the usual one that are edges.
-_COUNTS, _EDGE = 4000, 3.0
+_COUNTS, _EDGE = 4000, 2.0
 # Most pixels each way that show fine pattern and shading alike.
 _SAMPLED = 512
 
@@ -193,11 +193,6 @@ class Share:
     def is_wrong(self) -> bool:
         """Whether it raises R, and a right reference would have more in any movie."""
         return self.value < 0.5 and 1 - self.value > _SHADED * self.error
-
-    @property
-    def is_vague(self) -> bool:
-        """Whether a wrong reference would look right as often as wrong."""
-        return self.error > _UNSEEN
 
 
 class Detail:
@@ -298,14 +293,7 @@ def _areas(total: Image, usable: Image) -> Image:
     mean = max(float(total[usable].mean()), 1e-9) if usable.any() else 1.0
     side = int(max(min(max((_COUNTS / mean) ** 0.5, 8), min(total.shape) / 8), 1))
     log = np.log(np.maximum(smoothed(total, usable, side), 0.05 * mean))
-    wide = np.pad(log, side // 2 + 1, mode="edge")
-    apart = 2 * (side // 2 + 1)
-    middle = slice(apart // 2, -apart // 2)
-    steps = (
-        wide[apart:, middle] - wide[:-apart, middle],
-        wide[middle, apart:] - wide[middle, :-apart],
-    )
-    step = np.abs(steps).max(axis=0)
+    step = scipy.ndimage.morphological_gradient(log, size=side + 1)
     areas, _ = scipy.ndimage.label(step <= _EDGE * np.median(step))
     return np.where(np.bincount(areas.ravel())[areas] > 0.005 * areas.size, areas, 0)
 

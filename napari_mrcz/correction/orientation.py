@@ -34,6 +34,8 @@ _SURE = 3.0
 _ALIKE = 1e-3
 # A pattern of a smaller part of the mean is the rounding of a constant.
 _FLAT = 1e-5
+# Standard error of the share of shading with which it cannot be seen.
+_UNSEEN = 0.25
 # So many pixels each way, from the middle, are enough; more only take longer.
 _ENOUGH = 2048
 
@@ -226,7 +228,7 @@ def find_orientation(
         )
         return replace(found, share=whole, warnings=said)
     # Shading that is wrong brings more noise than the fine pattern takes away if it is stronger.
-    if whole.is_vague and found.share and whole.pattern > 2 * found.share.pattern:
+    if whole.error > _UNSEEN and found.share and whole.pattern > 2 * found.share.pattern:
         said = (
             f"Whether the shading of the reference ({size}) is right cannot be seen in this movie: "
             "its own is as strong, or it has too few electrons. Use a movie without a specimen.",

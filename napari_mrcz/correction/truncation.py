@@ -30,8 +30,8 @@ from napari_mrcz.correction.regions import (
     region_labels,
     valid_pixels,
 )
-from napari_mrcz.correction.sums import frame_sum, spread_over
-from napari_mrcz.errors import with_minus
+from napari_mrcz.correction.sums import frame_sum, shows_nothing, spread_over
+from napari_mrcz.errors import listed, with_minus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -270,11 +270,6 @@ class TruncationModel(DescribedByFields):
             mask = ~valid | gaps
             if center is None:
                 center = find_center(_summed(frames) - n * pedestal, mask)
-            elif not all(0 <= at < size for at, size in zip(center, shape, strict=True)):
-                raise ValueError(
-                    f"a centre at row {center[0]:g}, column {center[1]:g} is outside of frames of "
-                    f"{shape[0]} x {shape[1]} pixels"
-                )
             labels = annuli(tuple(shape), center, n_annuli, mask)
         k = int(labels.max())
         electrons = _look_counted(sample, labels, k, pedestal)
@@ -287,6 +282,7 @@ class TruncationModel(DescribedByFields):
         parameters, zeros = np.full((n, k, 3), np.nan), np.zeros((n, k), np.int64)
         smallest = largest = pedestal
         n_changed = 0
+        saturated: list[int] = []
         for index, frame in enumerate(frames):
             counted = histograms(_checked(frame, index, labels, pedestal), labels, k, pedestal)
             zeros[index] = counted[:, 0]
@@ -297,10 +293,12 @@ class TruncationModel(DescribedByFields):
             n_changed += int(np.count_nonzero(drawn))
             smallest = min(smallest, int(drawn.min(initial=0)) + pedestal)
             largest = max(largest, int(frame.max()))
+            if frame.any() and shows_nothing(frame):
+                saturated.append(index)
             if progress is not None:
                 progress(index + 1, n)
         model = cls(labels, parameters, zeros, smallest, largest, center, seed, pedestal, n_changed)
-        said = model._doubts(int(np.count_nonzero(gaps)), electrons=electrons)
+        said = model._doubts(int(np.count_nonzero(gaps)), saturated, electrons=electrons)
         return replace(model, warnings=said)
 
     def __call__(self, frame: Frame, index: int) -> Frame:
@@ -365,7 +363,7 @@ class TruncationModel(DescribedByFields):
         mu, sigma, shift = self.parameters[index, region - 1].tolist()
         return None if np.isnan(mu) else ShiftedLognormal(mu, sigma, shift)
 
-    def _doubts(self, n_gaps: int, *, electrons: bool) -> tuple[str, ...]:
+    def _doubts(self, n_gaps: int, saturated: list[int], *, electrons: bool) -> tuple[str, ...]:
         """Return the warnings of a fit: what was found, and what to do."""
         said = []
         if electrons:
@@ -377,6 +375,17 @@ class TruncationModel(DescribedByFields):
             said.append(
                 f"{n_gaps} pixels ({n_gaps / self.labels.size:.1%}) are 0 in every frame, such as "
                 "gaps between modules: they are masked and stay 0."
+            )
+        if saturated:
+            frames = f"frame{'s' * (len(saturated) > 1)} {listed(saturated, 5)}"
+            said.append(f"Most pixels of {frames} have one value: leave saturated frames out.")
+        if self.center is not None and not all(
+            0 <= at < size for at, size in zip(self.center, self.labels.shape, strict=True)
+        ):
+            rows, columns = self.labels.shape
+            said.append(
+                f"The beam at row {self.center[0]:g}, column {self.center[1]:g} is outside of "
+                f"frames of {rows} x {columns} pixels: check it, unless the detector is off-centre."
             )
         n_pixels = np.bincount(self.labels.reshape(-1), minlength=self.n_regions + 1)[1:]
         if self.n_regions and not self.zeros.any():

@@ -11,7 +11,7 @@ import time
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgpack
 import numpy as np
@@ -68,6 +68,7 @@ class Survey:
         start = time.perf_counter()
         with open_stack(self.source) as movie:
             recipe, _ = without_done(self.recipe, movie)
+            _check_kept(movie, recipe)
             stack, outliers, _ = corrected(movie, recipe)
             found = summarise(stack, staged(report, "summing"))
             acquired = acquired_at(movie.metadata)
@@ -89,6 +90,7 @@ class Correct(Making):
     outliers: Mapping[str, Any] | None = None  # The filter, where it was fitted before
     koma: KomaNormalization | None = field(default=None, repr=False)  # The stack's own
     selection: Selection = WHOLE  # Part of the corrected movie that is written
+    corrects: ClassVar[bool] = True
 
     def make(
         self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool
@@ -98,6 +100,7 @@ class Correct(Making):
         record = {**record, "output": asdict(output)}
         with open_stack(self.source) as movie:
             recipe, done = without_done(self.recipe, movie)
+            _check_kept(movie, recipe)
             stack, outliers, doubts = corrected(movie, recipe, self.outliers)
             if doubts:
                 record = {**record, "warnings": list(doubts)}
@@ -334,6 +337,12 @@ def corrected(
     if recipe.koma is None:
         movie = _with_own(movie, recipe, "koma")
     return movie, used, tuple(dict.fromkeys(doubts))  # type: ignore[return-value]
+
+
+def _check_kept(movie: Stack, recipe: Recipe) -> None:
+    """Raise `MrczError`, before anything is fitted, if a movie has no counts to be kept."""
+    if recipe.output.keep == "counts" and not recipe.more:
+        check_integers(movie.path or "", movie)
 
 
 def _with_own(movie: Stack, recipe: Recipe, place: str) -> Stack:

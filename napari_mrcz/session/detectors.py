@@ -11,7 +11,7 @@ from collections import deque
 from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +56,7 @@ class CountElectrons(Making):
     counting: CountingOptions = field(default_factory=CountingOptions)  # How electrons are counted
     events: str = ""  # Table of all electrons, .csv or .parquet; empty for none
     client: Any = field(default=None, repr=False)  # Whose workers count
+    corrects: ClassVar[bool] = True
 
     def make(
         self, files: SourceFiles, record: Mapping[str, Any], report: Report | None, *, there: bool

@@ -227,6 +227,7 @@ class SimpleStep:
     # Arguments of its `from_description`
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     after: str = PLACES[-1]  # Table that one of your own follows, or "start"; not used for others
+    path: str = field(default="recipe", compare=False)  # Where it is from, for errors
 
     @property
     def class_name(self) -> str:
@@ -278,11 +279,11 @@ class SimpleStep:
                 None, missing, advice=f"Name it: --with {module}.py, or --with {module}"
             )
         if issubclass(found, SimpleCorrection):
-            read_options(found, self.options, self.name, "recipe")
+            read_options(found, self.options, self.name, self.path)
         try:
             return rebuild({"name": self.class_name, **self.options})
         except ValueError as error:
-            raise MrczError(None, f'["{self.name}"]: {error}') from error
+            raise MrczError(self.path, f'["{self.name}"]: {error}') from error
 
     def _class(self) -> type[Replayable] | None:
         found = registered(self.class_name)
@@ -355,7 +356,7 @@ class Recipe:
                 if after not in places:
                     advice = f"Write one of {', '.join(places)}"
                     raise MrczError(path, f'{_AFTER} = {after!r} in ["{name}"]', advice=advice)
-                more.append(SimpleStep(name, options, after))
+                more.append(SimpleStep(name, options, after, str(path)))
                 continue
             values = read_options(known[name], table, name, path)
             try:
@@ -365,7 +366,7 @@ class Recipe:
             if name in (*_FIXED, _OUTPUT):
                 steps[name] = made
             else:
-                more.append(SimpleStep(name, values))
+                more.append(SimpleStep(name, values, path=str(path)))
         if "gain" in steps and not steps["gain"].reference:
             advice = 'Name it: reference = "gain.mrc"'
             raise MrczError(path, "a [gain] without a reference", advice=advice)

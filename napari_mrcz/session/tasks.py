@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeAlias
+from typing import Annotated, Any, ClassVar, Protocol, TypeAlias
 
 from napari_mrcz.correction.options import Option, Options
 from napari_mrcz.errors import MrczError, NotEnoughMemory, collected_warnings, counted
@@ -25,6 +25,7 @@ from napari_mrcz.format.footer import to_plain
 from napari_mrcz.format.machine import in_order, processors
 from napari_mrcz.session.source_files import SourceFiles, sha256_of
 from napari_mrcz.stack import Stack, write
+from napari_mrcz.stack import open as open_stack
 
 _SLICE = re.compile(r"(-?\d*):(-?\d*)(?::(-?\d*))?")
 _CROP = re.compile(r"(\d+),(\d+),(\d+),(\d+)")
@@ -229,6 +230,7 @@ class Making(ABC):
     overwrite: bool = False  # Replace an existing target
     skip_existing: bool = False  # Do nothing where the result is there, whole and of this source
     checksums: bool = False  # Compute the SHA-256 of source and target for the outcome
+    corrects: ClassVar[bool] = False  # Whether a result's history has warnings of its own
 
     @abstractmethod
     def make(
@@ -260,7 +262,7 @@ class Making(ABC):
             check_paths(files.paths, self.target)
             there = self.skip_existing and self._is_done(files, report)
             before = sha256_of(files.paths) if self.checksums else ""
-            made = Outcome(self.source)
+            made = Outcome(self.source, warnings=self._said_before() if there else ())
             if not there or self.works_on_results:
                 made = self.make(files, files.record(**self.options()), report, there=there)
             after = sha256_of(self._written()) if self.checksums else ""
@@ -308,6 +310,16 @@ class Making(ABC):
             return {}
         options = said.get("options") if isinstance(said, dict) else None
         return options if isinstance(options, dict) else {}
+
+    def _said_before(self) -> tuple[str, ...]:
+        """Return the warnings of a result that exists, as its history and footer have them."""
+        if not self.corrects:
+            return ()
+        with open_stack(self.target) as result, open_stack(self.source) as movie:
+            steps = result.history[len(movie.history) :]
+            said = list((result.description.other.get("source") or {}).get("warnings", ()))
+        said += [warning for step in steps for warning in step.get("warnings", ())]
+        return tuple(dict.fromkeys(said))
 
     def estimate(self) -> int:
         """Estimate the size of the result in bytes; 0 if that is not possible."""

@@ -295,7 +295,7 @@ def _filled(path: Path, shape: tuple[int, int], rectangles: Iterable[_Rectangle]
         numbers = sorted(set(beyond))
         lines = f"line{'s' * (len(numbers) > 1)} {listed(numbers, 5)}"
         found = f"what lies beyond frames of {shape} is cut off ({lines})"
-        warn(f"{path}: {found}. It may be of another camera or mode")
+        warn(f"{path.name}: {found}. It may be of another camera or mode")
     return mask
 
 

@@ -23,6 +23,7 @@ from napari_mrcz.correction.counting.events import (
 from napari_mrcz.correction.counting.spot import REACH, fit_spread, profile
 from napari_mrcz.correction.noise import CountedAlready, tiles_look_counted
 from napari_mrcz.correction.sums import spread_over
+from napari_mrcz.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +60,9 @@ _SQUARE = 33
 # Limits beyond which a warning is due: the share of electrons lost in others, the expected F1, the
 # wander in read noises, shares of noisy pixels and of spots too bright for electrons; the least
 # spread in pixels; and the share of electrons that strike where others did, beside chance.
-_LOST, _F1, _WANDER, _NOISY, _BRIGHT, _NARROW, _AGAIN = 0.06, 0.95, 0.7, 0.005, 0.002, 0.22, 0.01
+_LOST, _F1, _WANDER, _NOISY, _BRIGHT, _NARROW, _AGAIN = 0.03, 0.975, 0.7, 0.005, 0.002, 0.22, 0.01
+# So many noisy pixels that touch are no chance.
+_GROUP = 6
 # Frames without their electrons are noise, as much above as below; where electrons are so dense
 # that there is no background between them, the quantiles 0.99 and 0.01 add up to more than this.
 _SKEW = 0.5
@@ -81,8 +84,9 @@ class MeasuredDetector:
     upper: float | None  # Largest charge; None if there are too few electrons
     expected: Expected | None  # Effect of the threshold on electrons that are alone
     charges: npt.NDArray[np.float32]  # Of the spots above the threshold, in grey values
-    n_pixels: int  # Pixels of the frames that they are in
-    counted: bool  # Whether the frames seem to be counted already
+    n_frames: int  # Frames of the movie
+    n_pixels: int  # Pixels of the frames that the charges are in
+    is_counted: bool  # Whether the frames seem to be counted already
     crowded: bool  # Whether there are too many electrons to measure the background between them
     again: float  # Share of pairs of frames in which an electron's pixel is struck not by chance
 
@@ -117,22 +121,22 @@ class MeasuredDetector:
     def warnings(self, upper: float | None) -> tuple[str, ...]:
         """Return why counts should not be trusted, with advice."""
         background, said = self.background, []
-        if self.counted:
+        if self.is_counted:
             said.append(
                 "The frames seem to be counted already: whole numbers with as much variance as "
                 "mean. Counting them again finds no electrons."
             )
-        if self.crowded and not self.counted:
+        if self.crowded and not self.is_counted:
             said.append(
                 "The dose is too high: electrons overlap all over the frames, and neither the "
                 "background nor single electrons can be measured. Use a lower dose rate or shorter "
                 "frames."
             )
-        elif (lost := 1 - self.apart) > _LOST:
+        elif (lost := 1 - self.apart) > _LOST and not self.is_counted:
             said.append(
-                f"The dose of {self.dose:.3g} e⁻/pixel/frame is too high: {lost:.0%} of the "
-                "electrons or more are lost in others beside them. Use a lower dose rate or "
-                "shorter frames."
+                f"The dose of {self.dose:.3g} e⁻/pixel/frame is too high for spots of a spread of "
+                f"{self.spread:.1f} pixel: {lost:.0%} of the electrons or more are lost in others "
+                "beside them. Use a lower dose rate or shorter frames."
             )
         f1 = self.expected_f1
         if f1 is not None and f1 < _F1 and self.expected is not None and len(self.charges):
@@ -160,6 +164,20 @@ class MeasuredDetector:
             said.append(
                 f"{int(background.noisy.sum())} pixels ({share:.1%}) have noise of their own, or "
                 "none, and are set aside. Check the detector's dark reference and defects."
+            )
+        if background.noisy is not None:
+            groups, _ = scipy.ndimage.label(background.noisy, np.ones((3, 3)))
+            in_groups = np.bincount(groups[groups > 0])
+            if n_groups := int(np.count_nonzero(in_groups >= _GROUP)):
+                said.append(
+                    f"{counted(n_groups, 'group')} of {_GROUP} or more pixels that touch vary more "
+                    "than others and are set aside: defects, or bright spots such as Bragg peaks, "
+                    "whose electrons are lost."
+                )
+        if self.n_frames < _FEW_FRAMES:
+            said.append(
+                f"Offsets of pixels are less sure from {counted(self.n_frames, 'frame')}: up to "
+                f"3 % of the electrons are missed. Use {_FEW_FRAMES} frames or more."
             )
         if upper is not None and len(self.charges):
             n_bright = int(np.count_nonzero(self.charges > upper))
@@ -214,8 +232,8 @@ def measured(
     progress: Callable[[str, int, int], None] | None,
 ) -> MeasuredDetector:
     """Measure a movie; see `ElectronCounting.fit`."""
-    counted = _seems_counted(movie)
-    if counted and not force:
+    is_counted = _seems_counted(movie)
+    if is_counted and not force:
         raise CountedAlready(
             "the frames seem to be counted already: whole numbers with as much variance as mean, "
             "without read noise; count raw frames, or force it"
@@ -251,8 +269,8 @@ def measured(
     upper = upper_threshold(charges[charges > least])
     n_pixels = sum(frame.size for frame in excerpts.frames)
     return MeasuredDetector(
-        background, width, least, upper, expected, charges[charges > least], n_pixels, counted,
-        spots.skew > _SKEW, spots.again,
+        background, width, least, upper, expected, charges[charges > least], len(movie), n_pixels,
+        is_counted, spots.skew > _SKEW, spots.again,
     )  # fmt: skip
 
 
