@@ -116,7 +116,7 @@ def save(viewer, qtbot, layer, path: Path) -> None:
 @pytest.mark.window
 def test_a_session_is_corrected_saved_inspected_and_done_again(viewer, qtbot, session):
     """Every step with mouse and keys; the file's own history makes the same file of raw frames."""
-    viewer.window.resize(1400, 900)
+    viewer.window.resize(1000, 700)
     viewer.window._qt_window.show()
     paths = [session / f"movie_{number}.mrcz" for number in range(1, N_MOVIES + 1)]
     (raw,) = viewer.open(paths[0], plugin="napari-mrcz")

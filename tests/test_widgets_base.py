@@ -54,7 +54,6 @@ def test_contrast_is_that_of_the_standard():
     assert readable("#0000ff", "#ffffff", "#000000") == "#0000ff"
 
 
-@pytest.mark.window
 def test_a_sentence_keeps_its_tone_when_the_theme_changes(panel):
     """An error stays an error."""
     label = QLabel()

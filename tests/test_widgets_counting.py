@@ -395,7 +395,6 @@ def test_a_movie_that_is_removed_while_it_is_fitted_is_not_shown(gated, qtbot, v
     assert [x.name for x in viewer.layers] == ["raw"]
 
 
-@pytest.mark.window
 def test_the_widget_is_closed_while_a_fit_runs(gated, qtbot, viewer):
     widget, gate, _ = gated
     qtbot.mouseClick(widget.controls.start_button, LEFT)

@@ -11,6 +11,7 @@ import outliers_dock
 import pytest
 from closing import close
 from mouse import dragged, drop
+from napari._qt.qt_resources import get_stylesheet
 from npe2 import PluginManifest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
@@ -137,10 +138,13 @@ def test_no_dock_is_forgotten():
     assert {widget.display_name for widget in manifest.contributions.widgets} == DOCKS.keys()
 
 
-@pytest.mark.window
-@pytest.mark.parametrize("title", DOCKS)
+@pytest.mark.parametrize(
+    "title",
+    [pytest.param(title, marks=[pytest.mark.window] * (title == "Movie")) for title in DOCKS],
+)
 def test_a_filled_dock_explains_itself_fits_and_is_closed(title, viewer, tmp_path, qtbot):
-    """As napari docks it; nothing that it has opened is left when it is closed."""
+    """One as napari docks it; nothing that it has opened is left when it is closed."""
+    viewer.window._qt_window.setStyleSheet(get_stylesheet(viewer.theme))
     _, widget = viewer.window.add_plugin_dock_widget("napari-mrcz", title)
     fill, least = DOCKS[title]
     fill(widget, viewer, tmp_path, qtbot)

@@ -4,7 +4,6 @@ import gc
 import weakref
 
 import numpy as np
-import pytest
 from closing import close
 from gain_dock import (
     GAIN,
@@ -174,7 +173,6 @@ class TestLayers:
         expected = GainNormalization(np.flipud(GAIN))(MOVIE[13])
         np.testing.assert_array_equal(np.asarray(loaded.preview.data[2, 3]).squeeze(), expected)
 
-    @pytest.mark.window
     def test_the_widget_may_go_while_it_works(self, gated, qtbot, viewer):
         """No signal reaches what is no longer there."""
         widget, gate = gated

@@ -110,7 +110,6 @@ class TestTheRadius:
 class TestThePreview:
     """One stack corrected, as a layer."""
 
-    @pytest.mark.window
     def test_it_follows_what_is_chosen(self, read, qtbot, viewer, paths):
         """Stack, radius, mean, ticks: each the frames that Koma gives."""
         click_row(qtbot, read, 3)
@@ -159,7 +158,6 @@ class TestThePreview:
         settle(qtbot, read)
         assert not viewer.layers
 
-    @pytest.mark.window
     def test_the_widget_may_be_closed_meanwhile(self, read, qtbot, viewer, paths, gate):
         click_row(qtbot, read, 3)
         gate.close(paths[3], 0)

@@ -232,6 +232,7 @@ def test_layers_of_new_kinds_are_loaded_in_a_thread(viewer, sweep, qtbot, monkey
     assert threading.main_thread() not in threads
 
 
+@pytest.mark.slow
 def test_what_was_got_ready_is_not_loaded_any_more():
     """In a program of its own: here, all is loaded already."""
     code = """

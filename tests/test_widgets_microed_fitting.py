@@ -251,7 +251,6 @@ def test_a_single_pattern_can_be_corrected(widget, viewer, qtbot):
 # The window ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.window
 def test_a_closed_widget_lets_go_of_the_viewer(fitted, viewer, sweep, qtbot):
     """Clicks, points, layers; with a histogram on its way."""
     beam = fitted.guides.beam

@@ -245,9 +245,18 @@ def click_pixel(viewer, qtbot, movie, row: int, column: int) -> None:
 
 
 @pytest.mark.window
-def test_a_clicked_outlier_is_shown_through_the_frames(fitted, viewer, movie, qtbot):
-    """Its counts, its sigma, its kind."""
-    row, column = HOT[1]
+def test_a_clicked_outlier_is_shown_through_the_frames(widget, viewer, movie, qtbot):
+    """Its counts, its sigma, its kind. Clicks outside, before a fit or in 3D do nothing."""
+    fitted, (row, column) = widget, HOT[1]
+    click_pixel(viewer, qtbot, movie(), row, column)
+    assert not widget.busy
+    fit_layer(widget, qtbot)
+    click_pixel(viewer, qtbot, movie(), -30, 40)
+    viewer.dims.ndisplay = 3
+    click_pixel(viewer, qtbot, movie(), row, column)
+    assert not widget.busy
+    assert not widget.course.isVisibleTo(widget)
+    viewer.dims.ndisplay = 2
     with qtbot.waitSignal(fitted._pixels.returned) as caught:
         click_pixel(viewer, qtbot, movie(), row, column)
     (course,) = caught.args
@@ -257,19 +266,6 @@ def test_a_clicked_outlier_is_shown_through_the_frames(fitted, viewer, movie, qt
     np.testing.assert_array_equal(frame, np.arange(len(COUNTS)))
     assert f"Row {row}, column {column}: hot, {course.sigma:.2f} σ" in fitted.pixel.text()
     assert fitted.course.isVisibleTo(fitted)
-
-
-@pytest.mark.window
-def test_a_click_outside_or_before_a_fit_does_nothing(widget, viewer, movie, qtbot):
-    """No error, nothing to wait for."""
-    click_pixel(viewer, qtbot, movie(), 20, 40)
-    assert not widget.busy
-    fit_layer(widget, qtbot)
-    click_pixel(viewer, qtbot, movie(), -30, 40)
-    viewer.dims.ndisplay = 3
-    click_pixel(viewer, qtbot, movie(), 20, 40)
-    assert not widget.busy
-    assert not widget.course.isVisibleTo(widget)
 
 
 # Saving -------------------------------------------------------------------------------------------

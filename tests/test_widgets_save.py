@@ -419,7 +419,6 @@ def test_the_widget_may_be_closed_while_it_estimates(gated, qtbot, viewer):
     gate.opened.set()
 
 
-@pytest.mark.window
 def test_layers_may_change_when_the_widget_is_gone(widget, qtbot, viewer):
     """It has let go of the viewer."""
     close(widget, viewer, qtbot)

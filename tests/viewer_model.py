@@ -33,12 +33,12 @@ class DockedViewer(ViewerModel):
         return self._window
 
     def close(self) -> None:
-        """Remove all layers, and destroy the window."""
-        self.layers.clear()
-        self.layers.selection.clear()  # it keeps the last layer otherwise
-        if self._window is not None:
+        """Destroy the window, and remove all layers."""
+        if self._window is not None:  # first: no dock need follow what is removed
             self._window.close()
             self._window = None
+        self.layers.clear()
+        self.layers.selection.clear()  # it keeps the last layer otherwise
 
 
 class Docks:

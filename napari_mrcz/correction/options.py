@@ -162,10 +162,14 @@ class Declared(NamedTuple):
         return "; ".join(filter(None, said)) + f"{default}."
 
 
+_options: dict[type, dict[str, Declared]] = {}
+
+
 def options_of(cls: type) -> dict[str, Declared]:
     """Return the fields of a dataclass that are options, by name, in their order."""
-    hints = get_type_hints(cls, include_extras=True)
-    found = {}
+    if cls in _options:
+        return _options[cls]
+    hints, found = get_type_hints(cls, include_extras=True), {}
     for key in fields(cls):
         hint, *said = get_args(hints[key.name]) or (hints[key.name],)
         option = next((one for one in said if isinstance(one, Option)), None)
@@ -174,7 +178,7 @@ def options_of(cls: type) -> dict[str, Declared]:
             is_optional = type(None) in get_args(hint)
             kind = next(k for k in get_args(hint) if k is not type(None)) if is_optional else hint
             found[key.name] = Declared(cls, key.name, kind, key.default, option)
-    return found
+    return _options.setdefault(cls, found)
 
 
 class Options:
