@@ -43,8 +43,8 @@ _FRINGE = 1.3
 # Bright in few frames: departure of the frames' counts from a constant rate, in standard errors;
 # part of the frames that is left out, and part of a constant rate's excess that is then left.
 _UNSTEADY, _LEFT_OUT, _LEFT = 4.0, 0.2, 0.3
-# Frames that are read, spread over the movie.
-_SOME, _NEARLY_ALL = 16, 256
+# Frames that are read, spread over the movie; groups that are looked at in them at a time.
+_SOME, _NEARLY_ALL, _AT_A_TIME = 16, 256, 2**9
 MANY_SPOTS = 20
 """So many spots that are bright in a few frames only, or peaks, are not chance."""
 # Least height of a peak, less a standard error, over the mean of its pixels.
@@ -287,14 +287,17 @@ class Suspects:
         if not len(share):
             return spot
         numbers, member = np.unique(group[some], return_inverse=True)
-        each = _flashes(values, share, self.electrons[some], self.expected[some])
-        # Spots that overlap shine up at different times.
-        most = np.bincount(member, each) > np.bincount(member) / 2
-        counted = np.stack([np.bincount(member, frame) for frame in values])
-        electrons = np.bincount(member, self.electrons[some])
-        expected = np.bincount(member, self.expected[some])
-        together = _flashes(counted, share, electrons, expected)
-        spot[numbers[most | together]] = True
+        # All groups at once would take memory.
+        for part in np.array_split(np.arange(len(numbers)), -(-len(numbers) // _AT_A_TIME)):
+            at = np.flatnonzero((part[0] <= member) & (member <= part[-1]))
+            here, counted = member[at] - part[0], values.take(at, axis=1)
+            electrons, expected = self.electrons[some[at]], self.expected[some[at]]
+            each = _flashes(counted, share, electrons, expected)
+            # Spots that overlap shine up at different times.
+            most = np.bincount(here, each) > np.bincount(here) / 2
+            counted = np.stack([np.bincount(here, frame) for frame in counted])
+            own, usual = np.bincount(here, electrons), np.bincount(here, expected)
+            spot[numbers[part]] = most | _flashes(counted, share, own, usual)
         return spot
 
     def _within(
