@@ -153,55 +153,54 @@ class SummedCounts:
 
         They are certain defects where this is so all along them; dead lines are found as such.
         """
-        found: list[Area] = []
         if min(self.shape) < 4 * _BESIDE:
-            return found
-        for axis in (0, 1):
-            for is_last in (False, True):
-                part = slice(-_BESIDE, None) if is_last else slice(_BESIDE)
-                sums = self.part((part, slice(None)) if axis == 0 else (slice(None), part))
-                # From the border inward.
-                lines = (sums.T if axis else sums)[:: -1 if is_last else 1]
-                typical = np.median(lines[:, ::4])
-                # Single hot pixels do not count.
-                lines = np.minimum(lines, 4 * typical + 10)
-                levels = lines.mean(axis=1, dtype=np.float64)
-                steps = np.diff(levels)
-                spread = 1.4826 * np.median(np.abs(steps[_WIDEST:]))
-                least = max(_OTHER_LEVEL * abs(typical), _CERTAIN * spread)
-                beyond = np.flatnonzero(np.abs(steps[:_WIDEST]) > least)
-                # All lines from the border to the step differ from those behind it: a defective
-                # line further in does not make a border of those before it.
-                rests = {int(at) + 1: np.median(levels[at + 1 :][:_WIDEST]) for at in beyond}
-                odd = [n for n, rest in rests.items() if (abs(levels[:n] - rest) > least / 2).all()]
-                if not odd or rests[odd[-1]] <= 0:
-                    continue
-                n = odd[-1]
-                across = np.stack(np.divmod(self.defects, self.shape[1]))[axis]
-                across = self.shape[axis] - 1 - across if is_last else across
-                if np.count_nonzero(across < n) > n * lines.shape[1] / 2:
-                    continue
-                level = float(levels[:n].mean() / rests[n])
-                starts = np.arange(0, lines.shape[1], _PIECE)
-                own, behind = (
-                    np.add.reduceat(some.mean(axis=0), starts)
-                    for some in (lines[:n], lines[n + 1 :][:_WIDEST])
-                )
-                apart = (own / np.maximum(behind, 1e-9) - 1) / (level - 1)
-                is_certain = abs(level - 1) > 2 * _OTHER_LEVEL and level > 2 * _OTHER_LEVEL
-                alike = bool(np.mean((apart > _LEAST) & (apart < 2 - _LEAST)) >= _ALONG)
-                first, last = (-n, None) if is_last else (0, n)
-                rows, columns = (
-                    range(length)[first:last] if along == axis else range(length)
-                    for along, length in enumerate(self.shape)
-                )
-                found.append(
-                    Area(
-                        rows.start, rows.stop, columns.start, columns.stop, level,
-                        is_certain and alike, is_border=True,
-                    )
-                )  # fmt: skip
-        return found
+            return []
+        borders = [self._odd_border(axis, is_last) for axis in (0, 1) for is_last in (False, True)]
+        return [border for border in borders if border is not None]
+
+    def _odd_border(self, axis: int, is_last: bool) -> Area | None:
+        """Return the odd rows (`axis` 0) or columns at the first or the last border."""
+        part = slice(-_BESIDE, None) if is_last else slice(_BESIDE)
+        sums = self.part((part, slice(None)) if axis == 0 else (slice(None), part))
+        # From the border inward.
+        lines = (sums.T if axis else sums)[:: -1 if is_last else 1]
+        typical = np.median(lines[:, ::4])
+        # Single hot pixels do not count.
+        lines = np.minimum(lines, 4 * typical + 10)
+        levels = lines.mean(axis=1, dtype=np.float64)
+        steps = np.diff(levels)
+        spread = 1.4826 * np.median(np.abs(steps[_WIDEST:]))
+        least = max(_OTHER_LEVEL * abs(typical), _CERTAIN * spread)
+        beyond = np.flatnonzero(np.abs(steps[:_WIDEST]) > least)
+        # All lines from the border to the step differ from those behind it: a defective line
+        # further in does not make a border of those before it.
+        rests = {int(at) + 1: np.median(levels[at + 1 :][:_WIDEST]) for at in beyond}
+        odd = [n for n, rest in rests.items() if (abs(levels[:n] - rest) > least / 2).all()]
+        if not odd or rests[odd[-1]] <= 0:
+            return None
+        n = odd[-1]
+        across = np.stack(np.divmod(self.defects, self.shape[1]))[axis]
+        across = self.shape[axis] - 1 - across if is_last else across
+        if np.count_nonzero(across < n) > n * lines.shape[1] / 2:
+            return None
+        level = float(levels[:n].mean() / rests[n])
+        starts = np.arange(0, lines.shape[1], _PIECE)
+        own, behind = (
+            np.add.reduceat(some.mean(axis=0), starts)
+            for some in (lines[:n], lines[n + 1 :][:_WIDEST])
+        )
+        apart = (own / np.maximum(behind, 1e-9) - 1) / (level - 1)
+        is_certain = abs(level - 1) > 2 * _OTHER_LEVEL and level > 2 * _OTHER_LEVEL
+        alike = bool(np.mean((apart > _LEAST) & (apart < 2 - _LEAST)) >= _ALONG)
+        first, last = (-n, None) if is_last else (0, n)
+        rows, columns = (
+            range(length)[first:last] if along == axis else range(length)
+            for along, length in enumerate(self.shape)
+        )
+        return Area(
+            rows.start, rows.stop, columns.start, columns.stop, level, is_certain and alike,
+            is_border=True,
+        )  # fmt: skip
 
     def with_areas(self, areas: list[Area]) -> SummedCounts:
         """Return the same sum, in which pixels of areas that are certain are defects."""
