@@ -118,7 +118,7 @@ def no_leaks(
     if request.node.stash.get(_failed, False):
         return
     left = _own_threads() - threads
-    if "qtbot" in request.fixturenames and (left or _open_movies(tmp_root) - files):
+    if "qtbot" in request.fixturenames:
         gc.collect()  # window, layers and callbacks refer to each other
     for thread in left:
         thread.join(PATIENCE_S / len(left))
@@ -131,10 +131,8 @@ def no_leaks(
         gc.collect()
     still_open = sorted(path for path, _ in _open_movies(tmp_root) - files)
     assert not still_open, f"files still open: {still_open}"
-    if "qtbot" in request.fixturenames:
-        gc.collect()
-        if len(gc.get_objects()) > _MANY:
-            gc.freeze()
+    if "qtbot" in request.fixturenames and len(gc.get_objects()) > _MANY:
+        gc.freeze()
 
 
 class PatientBot(QtBot):

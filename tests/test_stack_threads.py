@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import gzip
 import os
 import pickle
 import random
@@ -14,7 +15,7 @@ import blosc
 import numpy as np
 import psutil
 import pytest
-from good_files import gzipped, movie
+from good_files import movie
 
 import napari_mrcz as nm
 
@@ -41,7 +42,7 @@ def path(request, tmp_path):
     path = tmp_path / request.param.removesuffix(".gz")
     nm.write(path, PIXELS, metadata={"a": 1} if request.param == "footer.mrc" else None)
     if request.param.endswith(".gz"):
-        (tmp_path / request.param).write_bytes(gzipped(path.read_bytes()))
+        (tmp_path / request.param).write_bytes(gzip.compress(path.read_bytes(), 1))
     return tmp_path / request.param
 
 
