@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from napari_mrcz.correction.sums import (
     RunningSum,
+    give_back,
     in_order,
     smallest_sum_dtype,
     spread_over,
@@ -143,6 +144,8 @@ class SummedCounts:
             per_electron = float(high - low) / 32 or 1.0
         elif per_electron is None:
             per_electron = shown.per_electron
+        if not isinstance(movie, np.ndarray):
+            give_back()  # the memory of frames that were read
         return cls(
             total, n_frames, float(per_electron), factor, where, are_counts, shown.pedestal,
             shown.unlike, shown.pedestal_is_unknown,

@@ -72,9 +72,8 @@ Pixels = npt.NDArray[np.intp]
 Groups = npt.NDArray[np.int32]
 Values = npt.NDArray[np.floating[Any]]
 Mask = npt.NDArray[np.bool_]
-Course = Callable[..., tuple[Values, Values]]
-"""Returns electrons of pixels in at `most` so many frames (m, k), and each frame's part of the
-sum (m,)."""
+Course = Callable[..., tuple[Callable[[Pixels], Values], Values]]
+"""Reads pixels in at `most` so many frames, as `read_course`."""
 
 
 def far_above(brightest: float, errors: float = 4.0) -> float:
@@ -283,14 +282,14 @@ class Suspects:
         spot = np.zeros(n_groups, bool)
         if not some.size:
             return spot
-        values, share = course(self.pixels[some])
+        electrons_of, share = course(self.pixels[some])
         if not len(share):
             return spot
         numbers, member = np.unique(group[some], return_inverse=True)
         # All groups at once would take memory.
         for part in np.array_split(np.arange(len(numbers)), -(-len(numbers) // _AT_A_TIME)):
             at = np.flatnonzero((part[0] <= member) & (member <= part[-1]))
-            here, counted = member[at] - part[0], values.take(at, axis=1)
+            here, counted = member[at] - part[0], electrons_of(at)
             electrons, expected = self.electrons[some[at]], self.expected[some[at]]
             each = _flashes(counted, share, electrons, expected)
             # Spots that overlap shine up at different times.
@@ -426,26 +425,25 @@ _SAMPLE = 2**16
 
 def read_course(
     movie: Any, counts: SummedCounts, pixels: Pixels, most: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
+) -> tuple[Callable[[Pixels], Values], Values]:
     """Read pixels in some frames.
 
     `movie` (n, y, x): the frames; `counts`: their sum; `pixels` (k,): flat indices; `most`: frames
-    that are read, spread over the movie. Returned are `electrons` (m, k): without a pedestal;
-    `share` (m,): part of the sum's electrons that each frame has, by its ordinary pixels; both
-    empty if the movie has too few frames.
+    that are read, spread over the movie. Returned are a function from indices of some of the pixels
+    (j,) to their electrons (m, j), without a pedestal; `share` (m,): part of the sum's electrons
+    that each frame has, by its ordinary pixels, empty if the movie has too few frames.
     """
     give_back()  # a frame is read beside the arrays of the fit
     read_frame = frame_reader(movie)
     used = np.setdiff1d(np.arange(len(movie)), counts.left_out)
-    if len(used) < _FEWEST:
-        return np.zeros((0, len(pixels)), np.float32), np.zeros(0)
-    chosen = used[spread_over(len(used), most)]
+    chosen = used[spread_over(len(used), most)] if len(used) >= _FEWEST else used[:0]
     # Whole rows: single pixels all over a frame would take as long as half of its pixels.
     step = max(1, counts.total.size // _SAMPLE)
     total = counts.total[::step].astype(np.float64) - counts.n_frames * counts.pedestal
     usual = usual_pixels(total, step, counts.defects)
     whole = max(float(total[usual].sum()), 1e-9)
-    values, share = np.empty((len(chosen), len(pixels)), np.float32), np.empty(len(chosen))
+    # As they are in the frames: electrons of all would take several times the memory.
+    values, share = np.empty((len(chosen), len(pixels)), movie.dtype), np.empty(len(chosen))
     # One after the other: several at a time would take memory.
     for number, index in enumerate(chosen.tolist()):
         frame = read_frame(index)
@@ -453,9 +451,14 @@ def read_course(
         level = frame[::step][usual].astype(np.float64) - counts.pedestal
         share[number] = float(level.sum()) / whole
         del frame  # before the next one is read
-    values -= np.float32(counts.pedestal)
-    values /= np.float32(counts.per_electron)
-    return values, np.maximum(share, 0)
+
+    def electrons(at: Pixels) -> Values:
+        found = values.take(at, axis=1).astype(np.float32)
+        found -= np.float32(counts.pedestal)
+        found /= np.float32(counts.per_electron)
+        return found
+
+    return electrons, np.maximum(share, 0)
 
 
 # Pixels along the sides of the least area, and of a square around any of its pixels that holds so
