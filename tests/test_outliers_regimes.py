@@ -385,6 +385,25 @@ def test_a_pixel_that_an_x_ray_hit_is_no_spot():
     assert OutlierFilter.fit(frames).mask[100, 120] == 1
 
 
+def test_pixels_that_seldom_flicker_are_hot_and_groups_that_do_are_named():
+    rng = np.random.default_rng(4)
+    frames = rng.poisson(1.0, (40, *SHAPE)).astype(np.uint16)
+    on = rng.random((40, 13, 13)).argsort(axis=0) < 4
+    frames[:, 8::20, 8::20] += (on * rng.poisson(20, on.shape)).astype(np.uint16)
+    frames[3, 100:102, 90:92] += 200
+    fitted = OutlierFilter.fit(frames)
+    assert (fitted.mask[8::20, 8::20] == 1).mean() > 0.95
+    assert "X-rays" in " ".join(fitted.warnings) and not fitted.mask[100:102, 90:92].any()
+
+
+def test_dead_pixels_are_found_however_many_electrons_there_are():
+    rng = np.random.default_rng(1)
+    rate = 6000 * (1 + gaussian_filter(rng.standard_normal(SHAPE), 4))
+    frames = rng.poisson(rate, (1, *SHAPE)).astype(np.uint16)
+    frames[:, 8::20, 8::20] = 0
+    assert (OutlierFilter.fit(frames).mask[8::20, 8::20] == -1).all()
+
+
 def test_pixels_that_flicker_are_hot():
     movie = simulate(2, flicker=1.0, hot_excess=(1.5, 3.0))
     assert f1(OutlierFilter.fit(movie.frames).mask != 0, movie.defects.outliers) > 0.98

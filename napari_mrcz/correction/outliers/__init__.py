@@ -428,6 +428,11 @@ def doubts_of_fit(
             f"{scale.n_spots} spots are peaks, or bright in a few frames only, as in diffraction "
             "patterns; they were left as they are. The filter is made for images."
         )
+    elif scale.n_spots:
+        said.append(
+            "Spots that are bright in a few frames only, as X-rays and diffraction make them: "
+            f"{scale.n_spots}. They were left as they are."
+        )
     if scale.structured > _STRUCTURED:
         said.append(
             f"{100 * scale.structured:.0f} % of the image has lattice fringes; they are left as "

@@ -453,8 +453,12 @@ class _Judgement:
         electron = np.float32(counts.per_electron)
         company = _in_company(own, around, mean, within)
         company |= _in_small_bead(own, around, mean, within, electron)
-        bright_beside = ((beside >= self._last) & within).sum(axis=0, dtype=np.uint8)
-        company |= (own < mean) & (bright_beside >= _BRIGHT_BESIDE)
+        # Not those that look bright only because this pixel is dark.
+        noise = np.sqrt(np.maximum(mean, electron) * electron)
+        bright = (beside >= self._last) & within & (around > mean + 3 * noise)
+        dead = own + 2 * electron < _DEAD * mean
+        bright_beside = bright.sum(axis=0, dtype=np.uint8)
+        company |= (own < mean) & ~dead & (bright_beside >= _BRIGHT_BESIDE)
         excess = ((around[_NEAREST] - mean) * within[_NEAREST]).sum(axis=0)
         profile = excess / np.sqrt(4 * np.maximum(mean, electron) * electron)
         uneven = ((around - mean) ** 2 * usable).sum(axis=0) > _UNEVEN * number * mean * electron

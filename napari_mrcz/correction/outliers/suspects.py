@@ -60,8 +60,9 @@ _DIM = 0.5
 # there, by more than so many standard errors, is the middle of one.
 _ASIDE = [(dy, dx) for dy in (-5, 0, 5) for dx in (-5, 0, 5) if dy or dx]
 _SHADED, _BELOW = 0.85, 2.5
-# Excess of the four nearest pixels of a spot, in standard errors.
-_PROFILE = 1.0
+# Excess of the four nearest pixels of a spot, in standard errors; single pixels that have it by
+# chance, over those that have not.
+_PROFILE, _CHANCE_PROFILES = 1.0, 0.19
 # Fewest pixels of a line, part of them that is found, and longest gap between. Odds that one in a
 # gap is defective, before it is looked at.
 _LINE, _IN_LINE, _LONGEST_GAP, _ODDS = 20, 0.75, 40, 200.0
@@ -263,8 +264,13 @@ class Suspects:
         some = np.flatnonzero(bright & (size[group] >= _LARGE))
         np.maximum.at(highest, group[some], self.electrons[some])
         has_profile[group[bright & (self.profile > _PROFILE)]] = True
-        asked = (size > 1) | has_profile
-        spot = self._unsteady(group, n_groups, bright & asked[group], partial(course, most=_SOME))
+        unsteady = self._unsteady(group, n_groups, bright, partial(course, most=_SOME))
+        spot = unsteady & ((size > 1) | has_profile)
+        # Of hot pixels that flicker, some have a profile by chance.
+        alone = spot & (size == 1)
+        by_chance = _CHANCE_PROFILES * np.count_nonzero(unsteady & ~spot)
+        if np.count_nonzero(alone) - by_chance <= 1 + 2 * by_chance**0.5:
+            spot &= ~alone
         if spot.sum() >= MANY_SPOTS:
             rest = bright & ~spot[group]
             spot |= self._unsteady(group, n_groups, rest, partial(course, most=_NEARLY_ALL))
