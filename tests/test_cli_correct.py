@@ -304,6 +304,8 @@ def test_a_reference_that_does_not_help_is_left_out(napari_mrcz, tmp_path):
         assert nm.correlated_noise(result) <= nm.correlated_noise(raw * gain) + 1e-4
     with FrameReader(tmp_path / "out" / "done.mrcz") as reader:
         assert reader.footer.other["source"]["warnings"] == [warning]
+    again = napari_mrcz("correct", done, "-r", recipe, "-o", tmp_path / "out", "--skip-existing")
+    assert f"{warning}\n" in again.err and "there already" in again.err
     ran = napari_mrcz("correct", done, "-r", tmp_path / "alone.toml", "-o", tmp_path / "none")
     assert ran.status == 1
     assert "does not help" in ran.err

@@ -102,8 +102,8 @@ class Correct(Making):
             recipe, done = without_done(self.recipe, movie)
             _check_kept(movie, recipe)
             stack, outliers, doubts = corrected(movie, recipe, self.outliers)
-            if doubts:
-                record = {**record, "warnings": list(doubts)}
+            if done or doubts:
+                record = {**record, "warnings": [*done, *doubts]}
             koma = self.koma if recipe.koma == self.recipe.koma else None  # it has had it
             if koma is not None:
                 stack = stack.apply(koma)
@@ -214,8 +214,12 @@ def correct_all(
     tasks = list(tasks)
     run = partial(run_all, client=client, report=report)
     koma = tasks[0].recipe.koma
-    if koma is None or (tasks[0].skip_existing and _are_of_one_session(tasks, koma.radius)):
+    if koma is None:
         yield from run(tasks)
+        return
+    if tasks[0].skip_existing and _are_of_one_session(tasks, koma.radius):
+        of_all = set.intersection(*(set(task.said_before()) for task in tasks))
+        yield from (replace(outcome, shared=tuple(of_all)) for outcome in run(tasks))
         return
     with tempfile.TemporaryDirectory(prefix="napari-mrcz-") as folder:
         yield from _averaged(tasks, koma, Path(folder), order, run)

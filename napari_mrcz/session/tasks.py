@@ -262,7 +262,7 @@ class Making(ABC):
             check_paths(files.paths, self.target)
             there = self.skip_existing and self._is_done(files, report)
             before = sha256_of(files.paths) if self.checksums else ""
-            made = Outcome(self.source, warnings=self._said_before() if there else ())
+            made = Outcome(self.source, warnings=self.said_before() if there else ())
             if not there or self.works_on_results:
                 made = self.make(files, files.record(**self.options()), report, there=there)
             after = sha256_of(self._written()) if self.checksums else ""
@@ -301,6 +301,20 @@ class Making(ABC):
 
     def recorded(self) -> dict[str, Any]:
         """Return the options by which an existing result was made; {} if it does not say."""
+        options = self._record().get("options")
+        return options if isinstance(options, dict) else {}
+
+    def said_before(self) -> tuple[str, ...]:
+        """Return the warnings of a result that exists, as its history and footer have them."""
+        if not self.corrects:
+            return ()
+        with open_stack(self.target) as result, open_stack(self.source) as movie:
+            steps = result.history[len(movie.history) :]
+        own = [warning for step in steps for warning in step.get("warnings", ())]
+        return tuple(dict.fromkeys([*self._record().get("warnings", ()), *own]))
+
+    def _record(self) -> dict[str, Any]:
+        """Return what the footer of an existing result says of its source; {} if nothing."""
         try:
             with FrameReader(self.target) as reader:
                 said = reader.footer.other.get("source")
@@ -308,18 +322,7 @@ class Making(ABC):
             raise
         except MrczError:
             return {}
-        options = said.get("options") if isinstance(said, dict) else None
-        return options if isinstance(options, dict) else {}
-
-    def _said_before(self) -> tuple[str, ...]:
-        """Return the warnings of a result that exists, as its history and footer have them."""
-        if not self.corrects:
-            return ()
-        with open_stack(self.target) as result, open_stack(self.source) as movie:
-            steps = result.history[len(movie.history) :]
-            said = list((result.description.other.get("source") or {}).get("warnings", ()))
-        said += [warning for step in steps for warning in step.get("warnings", ())]
-        return tuple(dict.fromkeys(said))
+        return said if isinstance(said, dict) else {}
 
     def estimate(self) -> int:
         """Estimate the size of the result in bytes; 0 if that is not possible."""
