@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 import zlib
+from copy import copy
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -276,7 +277,7 @@ class _Unpacking:
         disk; then again whenever it is called.
         """
         if self._error is not None:
-            raise self._error
+            raise copy(self._error)
         try:
             while self._packed is not None and self.nbytes < end:
                 wanted = max(HEADER_NBYTES, min(_UNPACK_STEP, end - self.nbytes))
@@ -288,7 +289,7 @@ class _Unpacking:
                 self._target.write(piece)
                 self.nbytes += len(piece)
         except MrczError as error:
-            self._error = error
+            self._error = error.with_traceback(None)
         except (OSError, EOFError, zlib.error) as error:
             if is_out_of_memory(error):
                 raise NotEnoughMemory(self._path, "unpacking it") from error
@@ -298,7 +299,7 @@ class _Unpacking:
             self._error = MrczError(self._path, f"cannot be unpacked: {why}", advice=advice)
         if self._error is not None:
             self._end()
-            raise self._error
+            raise copy(self._error)  # not what is kept: its traceback would keep the file open
 
     def _check(self, piece: bytes) -> None:
         """Raise `MrczError` if the next piece fills the disk, or is more than there can be."""
