@@ -252,6 +252,14 @@ def test_beads_that_count_next_to_nothing_are_left_alone(counts, diameter):
     assert np.mean(fitted.mask[through < 0.95] != 0) < 0.005
 
 
+def test_bright_crystals_wider_than_a_line_are_left_alone():
+    y, x = np.mgrid[:256, :256] % 64 - 32
+    bright = (np.abs(0.9 * y + 0.44 * x) < 5) & (np.abs(0.9 * x - 0.44 * y) < 7)
+    rate = 2 * gaussian_filter(1 + 0.8 * bright, 0.8)
+    frames = np.random.default_rng(1).poisson(rate, (40, *SHAPE)).astype(np.uint8)
+    assert np.count_nonzero(OutlierFilter.fit(frames).mask) < 0.05 * np.count_nonzero(bright)
+
+
 def test_soft_beads_are_left_alone():
     rng = np.random.default_rng(7)
     y, x = np.mgrid[:256, :256]

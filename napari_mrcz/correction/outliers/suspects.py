@@ -136,9 +136,9 @@ class Suspects:
         chance = 3 * np.sqrt(max(brightest, 1.0) / size)
         hot = ~is_dark & (electrons / size > _FRINGE * brightest + chance)
         cluster = (size >= _CLUSTER) & (dead | hot)
-        cluster &= self._narrow(counts, group, cluster, 0.1 * brightest)
+        cluster &= self._narrow(counts, group, cluster, brightest)
         cluster &= ~spot
-        cluster &= self._alone(counts, group, cluster)
+        cluster &= self._alone(counts, group, cluster, brightest)
         together = np.bincount(group, self.deviate, n_groups) / np.sqrt(size)
         deviate = self.deviate.copy()
         # Not a good pixel that chance and the shadow of its neighbours have put beside them.
@@ -193,14 +193,18 @@ class Suspects:
         n_groups, group = scipy.sparse.csgraph.connected_components(graph, directed=False)
         return group, int(n_groups)
 
-    def _narrow(self, counts: SummedCounts, group: Groups, asked: Mask, least: float) -> Mask:
+    def _narrow(self, counts: SummedCounts, group: Groups, asked: Mask, brightest: float) -> Mask:
         """Mark groups with most pixels in a narrow place, along rows or columns."""
         some = np.flatnonzero(asked[group])
         if not some.size:
             return asked
         dark = self.deviate[some] < 0
         own, expected = self.electrons[some], self.expected[some]
-        limit = np.where(dark, np.maximum(0.3 * expected, least), (own + expected) / 2)
+        limit = np.where(
+            dark,
+            np.maximum(0.3 * expected, 0.1 * brightest),
+            (own + np.minimum(expected, brightest)) / 2,
+        )
         narrow = np.zeros(len(some), bool)
         row, column = np.divmod(self.pixels[some], self.shape[1])
         for axis in (0, 1):
@@ -219,7 +223,7 @@ class Suspects:
         )
         return asked & share
 
-    def _alone(self, counts: SummedCounts, group: Groups, asked: Mask) -> Mask:
+    def _alone(self, counts: SummedCounts, group: Groups, asked: Mask, brightest: float) -> Mask:
         """Mark groups with few like them around, unlike the middle of a bead, or the beam."""
         some = np.flatnonzero(asked[group])
         near, exist = neighbours_of(self.pixels[some], self.shape, NEIGHBOURS[TOUCHING])
@@ -234,7 +238,7 @@ class Suspects:
         expected = (np.bincount(group, self.expected, len(asked)) / members)[number]
         value = counts.raw(near) / counts.per_electron
         shade = (value < _DIM * expected) & (value > _DEAD * expected + self.noise)
-        like = np.where(own < expected, shade, value > (own + expected) / 2)
+        like = np.where(own < expected, shade, value > (own + np.minimum(expected, brightest)) / 2)
         of_each = np.bincount(number, minlength=len(asked))
         alone: Mask = np.bincount(number, like, len(asked)) <= of_each / 2
         # A small bead has half a shade around it, dead pixels have none.
