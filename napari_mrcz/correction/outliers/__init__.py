@@ -345,7 +345,7 @@ def _check_drawable(counts: SummedCounts, options: OutlierOptions) -> None:
     """Check that electrons can be drawn, or their numbers compared."""
     if not counts.are_counts and (options.model == "poisson" or options.fill == "sample"):
         raise ValueError(
-            "so many negative sums are not counts; "
+            "so many negative sums are not counts: give the pedestal, if it is negative; "
             "model='normal' with fill='expectation' takes any numbers"
         )
 
