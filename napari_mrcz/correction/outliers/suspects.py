@@ -43,8 +43,8 @@ _FRINGE = 1.3
 # Bright in few frames: departure of the frames' counts from a constant rate, in standard errors;
 # part of the frames that is left out, and part of a constant rate's excess that is then left.
 _UNSTEADY, _LEFT_OUT, _LEFT = 4.0, 0.2, 0.3
-# Frames that are read, spread over the movie; groups that are looked at in them at a time.
-_SOME, _NEARLY_ALL, _AT_A_TIME = 16, 256, 2**9
+# Frames that are read, spread over the movie; counts of groups in them looked at at a time.
+_SOME, _NEARLY_ALL, _AT_A_TIME = 16, 256, 2**18
 MANY_SPOTS = 20
 """So many spots that are bright in a few frames only, or peaks, are not chance."""
 # Least height of a peak, less a standard error, over the mean of its pixels.
@@ -268,12 +268,15 @@ class Suspects:
         some = np.flatnonzero(bright & (size[group] >= _LARGE))
         np.maximum.at(highest, group[some], self.electrons[some])
         has_profile[group[bright & (self.profile > _PROFILE)]] = True
-        unsteady = self._unsteady(group, n_groups, bright, partial(course, most=_SOME))
-        spot = unsteady & ((size > 1) | has_profile)
+        asked = bright & ((size > 1) | has_profile)[group]
+        spot = self._unsteady(group, n_groups, asked, partial(course, most=_SOME))
         # Of hot pixels that flicker, some have a profile by chance.
         alone = spot & (size == 1)
-        by_chance = _CHANCE_PROFILES * np.count_nonzero(unsteady & ~spot)
-        if np.count_nonzero(alone) - by_chance <= 1 + 2 * by_chance**0.5:
+        if (n_alone := np.count_nonzero(alone)) > 1:
+            others = self._unsteady(group, n_groups, bright & ~asked, partial(course, most=_SOME))
+            by_chance = _CHANCE_PROFILES * np.count_nonzero(others)
+            n_alone -= round(by_chance + 2 * by_chance**0.5)
+        if n_alone <= 1:
             spot &= ~alone
         if spot.sum() >= MANY_SPOTS:
             rest = bright & ~spot[group]
@@ -296,17 +299,21 @@ class Suspects:
         if not len(share):
             return spot
         numbers, member = np.unique(group[some], return_inverse=True)
+        order = np.argsort(member, kind="stable")
         # All groups at once would take memory.
-        for part in np.array_split(np.arange(len(numbers)), -(-len(numbers) // _AT_A_TIME)):
-            at = np.flatnonzero((part[0] <= member) & (member <= part[-1]))
-            here, counted = member[at] - part[0], electrons_of(at)
+        step = max(1, _AT_A_TIME // len(share))
+        for first in range(0, len(numbers), step):
+            part = numbers[first : first + step]
+            start, stop = np.searchsorted(member, (first, first + step), sorter=order)
+            at = order[start:stop]
+            here, counted = member[at] - first, electrons_of(at)
             electrons, expected = self.electrons[some[at]], self.expected[some[at]]
             each = _flashes(counted, share, electrons, expected)
             # Spots that overlap shine up at different times.
             most = np.bincount(here, each) > np.bincount(here) / 2
             counted = np.stack([np.bincount(here, frame) for frame in counted])
             own, usual = np.bincount(here, electrons), np.bincount(here, expected)
-            spot[numbers[part]] = most | _flashes(counted, share, own, usual)
+            spot[part] = most | _flashes(counted, share, own, usual)
         return spot
 
     def _within(
