@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.correction.counting.background import Background, real
+from napari_mrcz.correction.counting.background import Background, is_blank, real
 from napari_mrcz.correction.counting.events import Events, find_events, without_bright
 from napari_mrcz.correction.counting.measuring import measured
 from napari_mrcz.correction.history import described, register
@@ -118,7 +118,7 @@ class ElectronCounting:
     warnings : tuple of str
         Why the counts should not be trusted, and what to do; empty if all is well.
     rules : int
-        3; or 1 or 2 to find electrons as earlier versions did.
+        4; or 1 to 3 to find electrons as earlier versions did.
     usual : tuple of float
         Mean and standard deviation of charges, in grey values; empty where only shape tells pairs.
     """
@@ -132,7 +132,7 @@ class ElectronCounting:
     upper: float | None = None
     expected_f1: float | None = None
     warnings: tuple[str, ...] = ()
-    rules: int = 3
+    rules: int = 4
     usual: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
@@ -217,6 +217,9 @@ class ElectronCounting:
             raise ValueError(
                 f"a background of {background.offset.shape} for a frame of {frame.shape}"
             )
+        if self.rules > 3 and is_blank(frame):
+            none = np.zeros(0, np.float32)
+            return Events(none, none, none), 0
         events = find_events(
             background.above(real(frame)), self.spread, self.threshold, background.noise,
             noisy=background.noisy, rules=self.rules, usual=self.usual,

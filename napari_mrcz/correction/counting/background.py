@@ -51,6 +51,7 @@ _STRIP = 256
 _LEAST = 1e-30
 # With fewer frames, no pixel's variance is known.
 _FEWEST_FRAMES = 6
+_STILL = "the frames do not vary: these are not raw frames to count electrons in"
 
 Levels = tuple[npt.NDArray[np.float32], ...]
 Mask = npt.NDArray[np.bool_]
@@ -93,12 +94,16 @@ class Background:
         def frames(most: int, text: str) -> Iterator[npt.NDArray[Any]]:
             indices = spread_over(n, most)
             for done, index in enumerate(indices, 1):
-                yield real(np.asarray(movie[index]))
+                frame = np.asarray(movie[index])
+                if not is_blank(frame):
+                    yield real(frame)
                 if progress is not None:
                     progress(text, done, len(indices))
 
         first = list(frames(_FRAMES_OF_MEDIAN, "Reading for medians, frame"))
-        if n < 3:
+        if not first:
+            raise ValueError(_STILL)
+        if len(first) < 3:
             # No frame to compare with: all pixels are taken to be alike.
             offset = np.full(shape[1:], np.median(np.stack(first)), np.float32)
             return cls(offset, _below(frame - offset for frame in first))
@@ -133,6 +138,11 @@ class Background:
             for level in self.levels
         ]
         return " and ".join(names)
+
+
+def is_blank(frame: npt.NDArray[Any]) -> bool:
+    """Return whether all pixels have one value: a frame that was dropped, or is saturated."""
+    return frame.size > 1 and bool(frame.max() == frame.min())
 
 
 def real(frame: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -287,5 +297,5 @@ def _below(above: Iterable[npt.NDArray[Any]]) -> float:
         squares += float(np.square(below, dtype=np.float64).sum())
         number += below.size
     if not squares > 0:
-        raise ValueError("the frames do not vary: these are not raw frames to count electrons in")
+        raise ValueError(_STILL)
     return float(np.sqrt(squares / number))

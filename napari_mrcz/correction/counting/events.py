@@ -75,11 +75,11 @@ def find_events(
 
     `frame` (y, x): background subtracted; `spread`: standard deviation of the spots, in pixels;
     `threshold`: charge from which a spot is an electron, in grey values; `noise`: standard
-    deviation of a pixel, in grey values; `noisy` (y, x): pixels that are ignored; `rules`: 3, or
-    less to replay earlier histories, 2: wide spots are searched in the frame as it is; 1: also, all
-    pixels count, positions are not rounded, and spots narrower than 0.4 pixel are not fitted to
-    convergence; `usual`: see `resolve`. The result lies within the frame, in whole thousandths of a
-    pixel.
+    deviation of a pixel, in grey values; `noisy` (y, x): pixels that are ignored; `rules`: 3 or
+    more, or less to replay earlier histories, 2: wide spots are searched in the frame as it is; 1:
+    also, all pixels count, positions are not rounded, and spots narrower than 0.4 pixel are not
+    fitted to convergence; `usual`: see `resolve`. The result lies within the frame, in whole
+    thousandths of a pixel.
     """
     rows, columns = frame.shape
 

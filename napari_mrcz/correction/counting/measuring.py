@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
-from napari_mrcz.correction.counting.background import MOST_FRAMES, Background, real
+from napari_mrcz.correction.counting.background import MOST_FRAMES, Background, is_blank, real
 from napari_mrcz.correction.counting.events import (
     Events,
     Expected,
@@ -23,7 +23,7 @@ from napari_mrcz.correction.counting.events import (
 from napari_mrcz.correction.counting.spot import REACH, fit_spread, profile
 from napari_mrcz.correction.noise import CountedAlready, tiles_look_counted
 from napari_mrcz.correction.sums import spread_over
-from napari_mrcz.errors import counted
+from napari_mrcz.errors import counted, listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,6 +85,7 @@ class MeasuredDetector:
     expected: Expected | None  # Effect of the threshold on electrons that are alone
     charges: npt.NDArray[np.float32]  # Of the spots above the threshold, in grey values
     n_frames: int  # Frames of the movie
+    blank: list[int]  # Those of them with one value in all pixels, of the frames looked at
     n_pixels: int  # Pixels of the frames that the charges are in
     is_counted: bool  # Whether the frames seem to be counted already
     crowded: bool  # Whether there are too many electrons to measure the background between them
@@ -174,6 +175,12 @@ class MeasuredDetector:
                     "than others and are set aside: defects, or bright spots such as Bragg peaks, "
                     "whose electrons are lost."
                 )
+        if self.blank:
+            frames = f"{counted(len(self.blank), 'frame')} ({listed(self.blank, 5)})"
+            said.append(
+                f"Dropped or saturated, with one value in all pixels: {frames} of those looked at. "
+                "No electrons are counted there."
+            )
         if self.n_frames < _FEW_FRAMES:
             said.append(
                 f"Offsets of pixels are less sure from {counted(self.n_frames, 'frame')}: up to "
@@ -210,8 +217,14 @@ class _Excerpts:
         n, rows, columns = movie.shape
         top, left = max(0, rows - _SIDE) // 2, max(0, columns - _SIDE) // 2
         self.window = np.s_[top : top + _SIDE, left : left + _SIDE]
-        steady = (background.steady(real(np.asarray(movie[i]))) for i in spread_over(n, _FRAMES))
-        self.frames = [frame[self.window].copy() for frame in steady]
+        self.blank: list[int] = []
+        self.frames: list[npt.NDArray[Any]] = []
+        for index in spread_over(n, _FRAMES):
+            frame = np.asarray(movie[index])
+            if is_blank(frame):
+                self.blank.append(index)
+            else:
+                self.frames.append(background.steady(real(frame))[self.window].copy())
 
     def above(self, background: Background, most: int) -> list[npt.NDArray[np.float32]]:
         """Return some of them, spread over all, above a background; noisy pixels are 0."""
@@ -269,8 +282,8 @@ def measured(
     upper = upper_threshold(charges[charges > least])
     n_pixels = sum(frame.size for frame in excerpts.frames)
     return MeasuredDetector(
-        background, width, least, upper, expected, charges[charges > least], len(movie), n_pixels,
-        is_counted, spots.skew > _SKEW, spots.again,
+        background, width, least, upper, expected, charges[charges > least], len(movie),
+        excerpts.blank, n_pixels, is_counted, spots.skew > _SKEW, spots.again,
     )  # fmt: skip
 
 
@@ -286,7 +299,10 @@ def _seems_counted(movie: Any) -> bool:
     if len(shape) != 3 or 0 in shape:
         return False  # `Background.fit` raises
     few = spread_over(shape[0], _FRAMES_OF_CHECK)
-    frames = np.stack([real(np.asarray(movie[index])) for index in few])
+    shown = [frame for index in few if not is_blank(frame := np.asarray(movie[index]))]
+    if not shown:
+        return False
+    frames = np.stack([real(frame) for frame in shown])
     # Raw frames whose noise happens to be that of as many counts are struck here and there.
     typical = np.median(frames, axis=0)
     level, noise = float(np.median(typical)), 1.4826 * np.median(np.abs(frames - typical))
