@@ -350,6 +350,7 @@ def test_blank_movies_neither_hide_a_reference_nor_get_it(napari_mrcz, tmp_path)
     ]:
         ran = napari_mrcz(command, tmp_path / "in", "-r", by, "-o", out, *more)
         assert ran.status == 0, ran.err
+        assert ran.err.count("orientation of the gain reference: identity") == 1
         out = out / "corrected" if command == "watch" else out
         for number, frames in enumerate(movies):
             with nm.open(out / f"{number}.mrcz") as result:

@@ -145,6 +145,16 @@ def test_weights_and_fill_take_effect_at_once(fitted, qtbot):
 # Before and after ---------------------------------------------------------------------------------
 
 
+def test_warnings_do_not_move_the_plot_under_a_drag(fitted):
+    fitted.show()
+    before, seen = fitted.remark.text(), []
+    for line in fitted.plots.thresholds["hot"].lines:
+        line.sigPositionChanged.connect(lambda: seen.append(fitted.remark.text()))
+    drag_line(fitted.plots.residual, fitted.fit.current.thresholds.hot, 0.5)
+    assert seen and set(seen) == {before}
+    assert fitted.remark.text() not in seen
+
+
 @pytest.mark.window
 def test_before_and_after_by_button_and_key(fitted, viewer, movie, qtbot):
     """The button says what comes next."""

@@ -94,8 +94,7 @@ def correct(
         wanted = with_orientation_of(wanted, sources)
         check_anything_left(wanted)
         if wanted.gain is not None:
-            orientation = f"{wanted.gain.orientation}, exponent {wanted.gain.gamma:g}"
-            say(f"orientation of the gain reference: {orientation}")
+            say(f"orientation of the gain reference: {wanted.gain.orientation_text}")
     tasks = [
         Correct(
             str(source.absolute()),
@@ -420,7 +419,8 @@ def _tell(watching: Watch, as_json: bool) -> int:
     """Print each step, and in the end how many there were; return the exit status."""
     done = Counter[str]()
     failed: list[str] = []
-    order = ""
+    order, corrections = "", watching.corrections
+    orientation = "" if corrections is None else corrections.orientation
     kept = warned = 0
     shared: set[str] = set()
     try:
@@ -429,9 +429,12 @@ def _tell(watching: Watch, as_json: bool) -> int:
             done[step.kind] += outcome.ok
             kept += bool(outcome.kept)
             warned += bool(outcome.warnings)
-            if watching.corrections is not None and order != watching.corrections.order:
-                order = watching.corrections.order
+            if corrections is not None and order != corrections.order:
+                order = corrections.order
                 _say(f"order of the movies: {order}")
+            if corrections is not None and orientation != corrections.orientation:
+                orientation = corrections.orientation
+                _say(f"orientation of the gain reference: {orientation}")
             if step.kind == "summed" and outcome.ok:
                 tell_warnings(outcome, shared)
             else:
@@ -440,7 +443,7 @@ def _tell(watching: Watch, as_json: bool) -> int:
                 failed.append(Path(outcome.source).name)
     finally:
         line = f"movies compressed: {done['compressed']}"
-        if watching.corrections is not None:
+        if corrections is not None:
             line += f", corrected: {done['corrected']}"
         if watching.waiting:
             line += f", waiting for their KOMA window: {watching.waiting}"

@@ -23,6 +23,7 @@ from napari_mrcz.correction.orientation import ORIENTATIONS, Candidate, middle, 
 from napari_mrcz.correction.outliers.counts import FrameStatistics, usual_pixels
 from napari_mrcz.correction.rolling import repeated_step
 from napari_mrcz.correction.sums import frame_sum, ordinary_pixels, shows_nothing, spread_over
+from napari_mrcz.errors import counted as number_of
 from napari_mrcz.errors import warn, with_minus
 
 if TYPE_CHECKING:
@@ -94,6 +95,11 @@ class GainStep(Options):
             advice="Only for cameras whose program does not subtract it",
         ),
     ] = ""
+
+    @property
+    def orientation_text(self) -> str:
+        """The orientation, and whether it multiplies or divides."""
+        return f"{self.orientation}, exponent {self.gamma:g}"
 
     def sentences(self) -> list[str]:
         """Describe these options to a person."""
@@ -408,7 +414,7 @@ def estimate_gain(
         If the factors are noisier than the fixed pattern is strong, so that applying them to
         other movies would raise correlated noise, with both figures; if that cannot be determined,
         as there is a single sum; if they show structure at the same place in all movies; or if
-        saturated frames were left out.
+        movies or frames were left out.
     """
     # Of every other movie: the pattern is common to both.
     counted, expected = [np.zeros(())] * 2, [np.zeros(())] * 2
@@ -417,10 +423,10 @@ def estimate_gain(
     last: Any = None
     given = chain(() if masks is None else masks, repeat(None))
     unlike: tuple[int, ...] = ()
-    left_out = 0
+    n_frames = n_unusable = 0
     for movie, mask in zip(movies, given, strict=False):
         total, unlike = _usable_sum(movie)
-        left_out += len(unlike)
+        n_frames += len(unlike)
         if masks is not None and mask is None:
             raise ValueError("there are fewer masks than movies")
         good = ordinary_pixels(total) if mask is None else ~np.asarray(mask, np.bool_)
@@ -428,6 +434,7 @@ def estimate_gain(
         if shape != total.shape or good.shape != total.shape:
             raise ValueError(f"sums of {shape} and {total.shape}, a mask of {good.shape}")
         if not good.any() or shows_nothing(total):
+            n_unusable += 1
             continue
         half = n_movies % 2
         counted[half] = counted[half] + np.where(good, total, 0)
@@ -452,9 +459,10 @@ def estimate_gain(
         part = counted[1].sum() / counts.sum()
         expected = [(1 - part) * mean, part * mean]
         n_movies = 2
-    if left_out:
-        frames = f"{left_out} frame{'s were' if left_out > 1 else ' was'}"
-        warn(f"{frames} left out of the gain reference: saturated or damaged, unlike the others")
+    if n_unusable or n_frames:
+        kinds = (n_unusable, "blank or saturated movie"), (n_frames, "saturated or damaged frame")
+        parts = " and ".join(number_of(n, kind) for n, kind in kinds if n)
+        warn(f"left out of the gain reference: {parts}")
     if n_movies > 1:
         _check_noise(counted, expected)
     else:

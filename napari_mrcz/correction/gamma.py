@@ -175,16 +175,17 @@ class Roughness:
         said = []
         if error > _VAGUE:
             why = (
-                "the flat is uneven: use vacuum, evenly illuminated"
+                "The flat is uneven: use vacuum, evenly illuminated"
                 if left > _UNEVEN * noise
-                else f"the flat has {self.counts:.3g} counts per pixel, about "
+                else f"The flat has {self.counts:.3g} counts per pixel, about "
                 f"{(error / _VAGUE) ** 2:.2g} times as many are needed"
             )
-            said.append(f"{found} is not determined: {why}.")
+            said.append(f"{found} is not determined. {why}.")
         elif left > _UNEVEN * noise:
             said.append(
-                f"{found}: {left:.2g} of the mean is left as unevenness, where counting noise "
-                f"leaves {noise:.2g}. A specimen or uneven illumination may have changed γ."
+                f"{found}: the normalised flat is uneven by {100 * left:.2g} %, where counting "
+                f"noise makes {100 * noise:.2g} %. A specimen or uneven illumination may have "
+                "changed γ."
             )
         if abs(gamma) < max(min(_SEEN * error, _NONE), _NEVER):
             said.append(
@@ -207,9 +208,9 @@ class Roughness:
         shift = (1 - fine.value) * fine.pattern**2 * (abs(gamma) + 1) / max(2 * abs(gamma), _NEVER)
         if fine.hurts and shift > _SHIFT:
             said.append(
-                f"The reference is noisy: {100 * fine.value:.0f} % of its fine pattern "
-                f"({100 * fine.pattern:.2g} %) is in the flat, which may change γ by {shift:.1g}. "
-                "Make it of more electrons."
+                f"The reference is noisy: only {100 * fine.value:.0f} % of its fine pattern "
+                f"({100 * fine.pattern:.2g} %) is in the flat. γ may be wrong by {shift:.1g}. "
+                "Make the reference of more electrons."
             )
         share, error = self._pedestal(window)
         if share > max(_SEEN * error, _LEAST_PEDESTAL):

@@ -208,7 +208,7 @@ def _count(
 def _notes(counting: ElectronCounting, n_electrons: int, n_pixels: int) -> tuple[str, ...]:
     background = counting.background
     notes = [
-        f"{n_electrons} electrons, {n_electrons / n_pixels:.3g} e⁻/pix in a frame",
+        f"{n_electrons} electrons, {n_electrons / n_pixels:.3g} e⁻/pixel/frame",
         f"threshold {counting.threshold:.1f} grey values of charge, noise {background.noise:.2f},"
         f" spread {counting.spread:.2f} pixels",
     ]

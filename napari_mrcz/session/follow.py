@@ -125,6 +125,12 @@ class Corrections:
         self.order = ""
 
     @property
+    def orientation(self) -> str:
+        """The orientation and exponent of the gain reference; empty if they are not known."""
+        gain = self._recipe.gain
+        return "" if gain is None or gain.orientation == "auto" else gain.orientation_text
+
+    @property
     def waiting(self) -> list[MovieRecord]:
         """The compressed movies that are not corrected, except those that failed."""
         return [

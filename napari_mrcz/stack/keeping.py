@@ -183,8 +183,8 @@ def check_integers(path: AnyPath, stack: Stack) -> None:
     if source.dtype.kind not in "iu":
         found = f"frames of {source.dtype} cannot be kept as counts"
         advice = (
-            "Integers are needed under gain and KOMA, and no other step after these: raw "
-            'counts, whose outlier pixels are replaced with fill = "sample"'
+            'Take the raw integer movie, with fill = "sample" for outliers and no steps but gain '
+            "and KOMA after them, or do not keep counts"
         )
         raise MrczError(path, found, advice=advice)
 

@@ -173,7 +173,8 @@ class MeasuredDetector:
                 said.append(
                     f"{counted(n_groups, 'group')} of {_GROUP} or more pixels that touch vary more "
                     "than others and are set aside: defects, or bright spots such as Bragg peaks, "
-                    "whose electrons are lost."
+                    "whose electrons are lost. Look at them in the sum of the frames; for spots "
+                    "use a lower dose rate or shorter frames."
                 )
         if self.blank:
             frames = f"{counted(len(self.blank), 'frame')} ({listed(self.blank, 5)})"
@@ -183,7 +184,7 @@ class MeasuredDetector:
             )
         if self.n_frames < _FEW_FRAMES:
             said.append(
-                f"Offsets of pixels are less sure from {counted(self.n_frames, 'frame')}: up to "
+                f"Offsets are less exact from {counted(self.n_frames, 'frame')}: up to "
                 f"3 % of the electrons are missed. Use {_FEW_FRAMES} frames or more."
             )
         if upper is not None and len(self.charges):

@@ -79,6 +79,11 @@ class ThresholdPlots(QWidget):
         filled(self, self.residual, self.section, spacing=0)
         self.show_fit(None)
 
+    @property
+    def is_dragged(self) -> bool:
+        """Whether the mouse holds one of the thresholds."""
+        return any(threshold.is_dragged for threshold in self.thresholds.values())
+
     def show_fit(self, fit: Fit | None) -> None:
         """Show another fit, or empty axes."""
         curves = self._cdf, self._model, self._residual, self._weight, *self._tails.values()
@@ -94,8 +99,7 @@ class ThresholdPlots(QWidget):
     def show_thresholds(self, fit: Fit) -> None:
         """Show other thresholds, or other weights, of the same fit."""
         # An axis that moved under a drag would move the threshold.
-        is_dragged = any(threshold.is_dragged for threshold in self.thresholds.values())
-        if not is_dragged and self._reach != reach_of(fit.current):
+        if not self.is_dragged and self._reach != reach_of(fit.current):
             self._draw(fit.current)
         limits = fit.current.thresholds
         for side, span in (

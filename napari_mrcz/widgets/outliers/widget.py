@@ -349,7 +349,8 @@ class OutlierPixels(CorrectionDock):
             or work.used[0] is not self.gains.layer
             or not np.array_equal(*defects)
         )
-        self.show_warnings(STALE if stale else "", *model.remarks(fit))
+        if not self.plots.is_dragged:  # sentences that come or go would move the plot
+            self.show_warnings(STALE if stale else "", *model.remarks(fit))
 
 
 def _load(path: str, shape: tuple[int, int], report: Report) -> Any:
