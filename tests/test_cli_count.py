@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import io
 import json
 from types import SimpleNamespace
 
@@ -77,7 +78,8 @@ def test_events_are_a_table_of_their_own(napari_mrcz, movie, raw, tmp_path, suff
         columns = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
     else:
         parquet = pytest.importorskip("pyarrow.parquet")
-        columns = {k: np.array(v) for k, v in parquet.read_table(table).to_pydict().items()}
+        content = io.BytesIO(table.read_bytes())  # pyarrow's threads may close a path's file later
+        columns = {k: np.array(v) for k, v in parquet.read_table(content).to_pydict().items()}
     assert list(columns) == ["frame", "y", "x", "charge"]
     counting = ElectronCounting.fit(raw.frames)
     for frame in range(N_FRAMES):
