@@ -110,6 +110,8 @@ def _standard_deviation(pixels: npt.NDArray[Any]) -> float:
         return 0.0
     # Around a typical value: squares of large numbers would lose the small differences.
     typical = np.float64(np.median(pixels[:: max(1, pixels.size // 1000)]))
+    if pixels.itemsize == 1:  # sums of a piece lose next to nothing in single precision
+        typical = np.float32(np.rint(typical))
 
     def work(piece: slice) -> tuple[float, float]:
         with np.errstate(over="ignore", invalid="ignore"):  # inf becomes NaN
