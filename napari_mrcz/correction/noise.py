@@ -109,9 +109,9 @@ def _standard_deviation(pixels: npt.NDArray[Any]) -> float:
     if not pixels.size:
         return 0.0
     # Around a typical value: squares of large numbers would lose the small differences.
-    typical = np.float64(np.median(pixels[:: max(1, pixels.size // 1000)]))
+    typical = np.median(pixels[:: max(1, pixels.size // 1000)]).astype(np.float64)
     if pixels.itemsize == 1:  # sums of a piece lose next to nothing in single precision
-        typical = np.float32(np.rint(typical))
+        typical = np.rint(typical).astype(np.float32)
 
     def work(piece: slice) -> tuple[float, float]:
         with np.errstate(over="ignore", invalid="ignore"):  # inf becomes NaN
