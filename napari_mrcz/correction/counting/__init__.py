@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from napari_mrcz.correction.counting.background import Background, is_blank, real
+from napari_mrcz.correction.counting.background import Background, has_one_value, real
 from napari_mrcz.correction.counting.events import Events, find_events, without_bright
 from napari_mrcz.correction.counting.measuring import measured
 from napari_mrcz.correction.history import described, register
@@ -217,7 +217,7 @@ class ElectronCounting:
             raise ValueError(
                 f"a background of {background.offset.shape} for a frame of {frame.shape}"
             )
-        if self.rules > 3 and is_blank(frame):
+        if self.rules > 3 and has_one_value(frame):
             none = np.zeros(0, np.float32)
             return Events(none, none, none), 0
         events = find_events(

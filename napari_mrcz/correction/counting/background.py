@@ -95,7 +95,7 @@ class Background:
             indices = spread_over(n, most)
             for done, index in enumerate(indices, 1):
                 frame = np.asarray(movie[index])
-                if not is_blank(frame):
+                if not has_one_value(frame):
                     yield real(frame)
                 if progress is not None:
                     progress(text, done, len(indices))
@@ -140,7 +140,7 @@ class Background:
         return " and ".join(names)
 
 
-def is_blank(frame: npt.NDArray[Any]) -> bool:
+def has_one_value(frame: npt.NDArray[Any]) -> bool:
     """Return whether all pixels have one value: a frame that was dropped, or is saturated."""
     return frame.size > 1 and bool(frame.max() == frame.min())
 

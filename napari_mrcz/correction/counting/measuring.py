@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy
 
-from napari_mrcz.correction.counting.background import MOST_FRAMES, Background, is_blank, real
+from napari_mrcz.correction.counting.background import MOST_FRAMES, Background, has_one_value, real
 from napari_mrcz.correction.counting.events import (
     Events,
     Expected,
@@ -222,7 +222,7 @@ class _Excerpts:
         self.frames: list[npt.NDArray[Any]] = []
         for index in spread_over(n, _FRAMES):
             frame = np.asarray(movie[index])
-            if is_blank(frame):
+            if has_one_value(frame):
                 self.blank.append(index)
             else:
                 self.frames.append(background.steady(real(frame))[self.window].copy())
@@ -300,7 +300,7 @@ def _seems_counted(movie: Any) -> bool:
     if len(shape) != 3 or 0 in shape:
         return False  # `Background.fit` raises
     few = spread_over(shape[0], _FRAMES_OF_CHECK)
-    shown = [frame for index in few if not is_blank(frame := np.asarray(movie[index]))]
+    shown = [frame for index in few if not has_one_value(frame := np.asarray(movie[index]))]
     if not shown:
         return False
     frames = np.stack([real(frame) for frame in shown])
